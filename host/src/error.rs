@@ -1,0 +1,47 @@
+//! What stops a pipeline. The variant is the exit code; the text is one sentence for whoever must act.
+
+use std::process::ExitCode;
+
+/// A failure that ends a command.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// Something failed while data was flowing: exit code 1.
+    #[error("{0}")]
+    Running(String),
+    /// A file that the user wrote is wrong (a pipeline file, a component): exit code 2.
+    #[error("{0}")]
+    Files(String),
+    /// The surroundings are wrong (a missing input, a locked database): exit code 3.
+    #[error("{0}")]
+    Surroundings(String),
+}
+
+/// The result of everything that can end a command.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The exit code: 1 failed while running, 2 the files are wrong, 3 the surroundings are wrong.
+    pub fn code(&self) -> u8 {
+        match self {
+            Error::Running(_) => 1,
+            Error::Files(_) => 2,
+            Error::Surroundings(_) => 3,
+        }
+    }
+
+    /// The same failure with `context` (which pipeline, which rule) in front of its sentence.
+    #[must_use]
+    pub fn in_context(self, context: &str) -> Error {
+        match self {
+            Error::Running(text) => Error::Running(format!("{context}: {text}")),
+            Error::Files(text) => Error::Files(format!("{context}: {text}")),
+            Error::Surroundings(text) => Error::Surroundings(format!("{context}: {text}")),
+        }
+    }
+}
+
+impl From<&Error> for ExitCode {
+    fn from(error: &Error) -> ExitCode {
+        ExitCode::from(error.code())
+    }
+}

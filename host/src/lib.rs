@@ -1,0 +1,27 @@
+//! Tidegate moves market data and runs the rules that check it.
+//!
+//! The modules, in the order in which a record meets them:
+//!
+//! - [`pipeline_file`]: what the user wrote: one source, rules, one sink, one dead letter
+//! - [`lane`]: THE LOOP: read, decode, apply the rules, write, checkpoint
+//! - [`source`]: where rows come from, with their positions
+//! - [`decode`]: bytes to columns; rows that do not decode
+//! - [`batch`]: the shapes that travel: rows as they came, rows as columns, rejected rows
+//! - [`rule`]: components: loading, limits, calls, checked answers
+//! - [`sink`]: where rows go, together with their positions
+//! - [`dead_letter`]: rejected rows with their original bytes and the reason
+//! - [`error`]: what stops a pipeline, and the exit code it means
+//! - [`shutdown`]: signals
+//! - [`cli`]: the commands
+
+pub mod batch;
+pub mod cli;
+pub mod dead_letter;
+pub mod decode;
+pub mod error;
+pub mod lane;
+pub mod pipeline_file;
+pub mod rule;
+pub mod shutdown;
+pub mod sink;
+pub mod source;

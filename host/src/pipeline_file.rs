@@ -1,0 +1,332 @@
+//! The pipeline file: one source, an ordered list of rules, one sink, one dead letter.
+//!
+//! These types are the file's format; their doc comments become the descriptions of `tidegate schema`.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::batch::Kind;
+
+/// A pipeline: rows come from `source`, pass the `rules` in order, and go to `sink`; rejected rows go to
+/// `dead_letter`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pipeline {
+    /// Name of the pipeline, at most 64 of `a-z 0-9 - _`. Its position in the sink is kept under this name.
+    pub name: String,
+    /// Where rows come from.
+    pub source: Source,
+    /// How a row's bytes become columns.
+    #[serde(default)]
+    pub decode: Decode,
+    /// The rules, in the order in which a row meets them; at most 32.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+    /// Where rows go that no rule has rejected or dropped.
+    pub sink: Sink,
+    /// Where rejected rows go, with their original bytes; beside the sink when not given.
+    pub dead_letter: Option<DeadLetter>,
+    /// How many rows travel together.
+    #[serde(default)]
+    pub batch: BatchLimits,
+    /// How much of what was written is read back for the rules that remember.
+    #[serde(default)]
+    pub remember: Remember,
+}
+
+/// Where rows come from.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A file, read to its end.
+    File(FileSource),
+}
+
+/// A file, read to its end.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileSource {
+    /// The file, relative to the pipeline file; `-` is standard input. A name that ends in `.gz` or
+    /// `.zst` is decompressed.
+    pub path: String,
+}
+
+/// How a row's bytes become columns.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Decode {
+    /// How rows are written.
+    pub format: Format,
+    /// The columns of a row: `ohlcv`, or a list.
+    pub columns: Columns,
+    /// Values for columns that the rows do not have, such as the source and the symbol of a file in the
+    /// CCXT array form. A value in the row wins.
+    pub constants: std::collections::BTreeMap<String, Scalar>,
+    /// The longest row; a longer one goes to the dead letter. At most 64 MiB.
+    pub row: ByteSize,
+}
+
+impl Default for Decode {
+    fn default() -> Decode {
+        Decode {
+            format: Format::Json,
+            columns: Columns::Named(ColumnSet::Ohlcv),
+            constants: std::collections::BTreeMap::new(),
+            // A candle has 200 bytes; 1 MiB is what Kafka brokers accept as a message unless told otherwise.
+            row: ByteSize(1 << 20),
+        }
+    }
+}
+
+/// How rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// CCXT's candles: an array `[timestamp, open, high, low, close, volume]` a line, or an object whose keys
+    /// are the numbers `0` to `5` (and names for the other columns).
+    Ccxt,
+    /// Comma-separated values, one row a line, the first line names the columns.
+    Csv,
+    /// An Apache Parquet file.
+    Parquet,
+}
+
+/// The columns of a row.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Columns {
+    /// A built-in set.
+    Named(ColumnSet),
+    /// The file's own columns; at most 64.
+    List(Vec<Column>),
+}
+
+/// A built-in set of columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ColumnSet {
+    /// `timestamp`, `open`, `high`, `low`, `close`, `volume`, `source`, `symbol`, `timeframe`.
+    Ohlcv,
+}
+
+/// A column of a row.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Column {
+    /// Name of the column, at most 64 of `a-z 0-9 _`, not starting with a digit.
+    pub name: String,
+    /// What its values are.
+    #[serde(rename = "type")]
+    pub kind: Kind,
+    /// Other names under which a row may give it; the column's own name is always accepted.
+    #[serde(default)]
+    pub from: Vec<String>,
+}
+
+/// A value of a constant.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Scalar {
+    /// true or false.
+    Boolean(bool),
+    /// A whole number.
+    Integer(i64),
+    /// A number.
+    Float(f64),
+    /// A text.
+    Text(String),
+}
+
+/// A rule of the pipeline.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Name of the rule in this pipeline: in metrics and in the dead letter.
+    pub name: String,
+    /// The component: a path to a `.wasm` file relative to the pipeline file, or a bare name that is looked
+    /// for as `<name>.wasm` in the guests folder.
+    pub component: String,
+    /// Settings for the rule; `tidegate inspect` shows which it has.
+    #[serde(default)]
+    pub settings: serde_json::Map<String, serde_json::Value>,
+    /// What the rule may use.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// What a rule may use.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Memory of one instance, at most 4 GiB.
+    pub memory: ByteSize,
+    /// Time of one call.
+    pub call: Span,
+    /// Stack of a call, at most 1 MiB.
+    pub stack: ByteSize,
+    /// Size of the answer to one call.
+    pub output: ByteSize,
+    /// Size of the component's file.
+    pub file: ByteSize,
+    /// Time to compile the component.
+    pub compile: Span,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            // A rule that remembers a million candles needs half of it.
+            memory: ByteSize(64 << 20),
+            // 10,000 rows at 14 ns take 0.14 ms; a busy machine makes that a hundred times longer.
+            call: Span(Duration::from_millis(250)),
+            // wasmtime's own default: deep enough for JSON of the depth that decode accepts.
+            stack: ByteSize(512 << 10),
+            // Twelve changed columns of 100,000 rows are 10 MiB.
+            output: ByteSize(64 << 20),
+            // A Python rule with its interpreter has 18 MiB.
+            file: ByteSize(32 << 20),
+            // A Python rule takes 7 s.
+            compile: Span(Duration::from_secs(60)),
+        }
+    }
+}
+
+/// Where rows go.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sink {
+    /// A table of an embedded SQLite database, made when it is absent.
+    Sqlite(SqliteSink),
+    /// A JSON lines file, or a folder of Parquet files.
+    File(FileSink),
+    /// JSON lines on standard output. Nothing is checkpointed: each run reads its source from the start.
+    Stdout(StdoutSink),
+}
+
+/// A table of an embedded SQLite database.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SqliteSink {
+    /// The database file, relative to the pipeline file; made when it is absent.
+    pub path: String,
+    /// The table.
+    #[serde(default = "default_table")]
+    pub table: String,
+    /// The columns that tell rows apart; a row with the key of a stored one replaces it when its `revision`
+    /// is newer. For the column set `ohlcv` it is `[source, symbol, timeframe, timestamp]` unless given; an
+    /// empty list stores every row.
+    pub key: Option<Vec<String>>,
+}
+
+fn default_table() -> String {
+    "candles".into()
+}
+
+/// A JSON lines file, or a folder of Parquet files.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileSink {
+    /// For `jsonl` the file, for `parquet` the folder; relative to the pipeline file.
+    pub path: String,
+    /// How rows are written.
+    #[serde(default)]
+    pub format: FileFormat,
+}
+
+/// How a file sink writes rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FileFormat {
+    /// One JSON object a line, all in one file.
+    #[default]
+    Jsonl,
+    /// One Parquet file a batch, all in one folder: give `batch.rows` a large number.
+    Parquet,
+}
+
+/// JSON lines on standard output.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StdoutSink {}
+
+/// Where rejected rows go.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeadLetter {
+    /// A table of the sink's database, in the same transaction; only with a `sqlite` sink.
+    Sqlite(DeadLetterTable),
+    /// A JSON lines file.
+    File(DeadLetterFile),
+    /// JSON lines on standard output.
+    Stdout(StdoutSink),
+}
+
+/// A table of the sink's database.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeadLetterTable {
+    /// The table.
+    #[serde(default = "default_dead_letter_table")]
+    pub table: String,
+}
+
+fn default_dead_letter_table() -> String {
+    "dead_letter".into()
+}
+
+/// A JSON lines file of rejected rows.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeadLetterFile {
+    /// The file, relative to the pipeline file.
+    pub path: String,
+}
+
+/// How many rows travel together.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BatchLimits {
+    /// At most so many rows; 1 to 1,000,000.
+    pub rows: usize,
+    /// At most so many bytes of encoded rows (one row may be longer); at most 1 GiB.
+    pub bytes: ByteSize,
+    /// A batch that is not full goes on after this time.
+    pub wait: Span,
+}
+
+impl Default for BatchLimits {
+    fn default() -> BatchLimits {
+        // 10,000 candles are 2 MiB: large enough that the cost of a call and of a commit vanishes, small
+        // enough that two buffers of it stay in the cache of a processor.
+        BatchLimits { rows: 10_000, bytes: ByteSize(4 << 20), wait: Span(Duration::from_millis(50)) }
+    }
+}
+
+/// How much of what was written is read back for the rules that remember.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Remember {
+    /// Rows whose `timestamp` is within this time before the newest one.
+    pub window: Span,
+    /// At most so many rows, the newest; at most 100,000,000.
+    pub rows: usize,
+}
+
+impl Default for Remember {
+    fn default() -> Remember {
+        // A day of 1-minute candles of 700 series is a million rows.
+        Remember { window: Span(Duration::from_secs(24 * 3600)), rows: 1_000_000 }
+    }
+}
+
+/// A number of bytes, written with a unit: `64MiB`, `512KiB`, `10MB`, `1GiB`, `100B`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+/// A time, written with a unit: `250ms`, `5s`, `10m`, `24h`, `7d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
