@@ -1,0 +1,1 @@
+//! Components: loading, limits, calls, checked answers.
