@@ -330,3 +330,73 @@ pub struct ByteSize(pub u64);
 /// A time, written with a unit: `250ms`, `5s`, `10m`, `24h`, `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
+
+/// The number in front of a unit, and the unit.
+fn split_unit(text: &str) -> Result<(u64, &str), String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number =
+        text[..digits].parse().map_err(|_| format!("`{text}` does not start with a whole number"))?;
+    Ok((number, text[digits..].trim()))
+}
+
+impl std::str::FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ByteSize, String> {
+        let (number, unit) = split_unit(text)?;
+        let factor = match unit {
+            "B" => 1,
+            "kB" | "KB" => 1_000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            _ => return Err(format!("`{text}` needs a unit: B, KiB, MiB, GiB, kB, MB or GB")),
+        };
+        number.checked_mul(factor).map(ByteSize).ok_or_else(|| format!("`{text}` is too large"))
+    }
+}
+
+impl std::str::FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Span, String> {
+        let (number, unit) = split_unit(text)?;
+        let factor = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(format!("`{text}` needs a unit: ms, s, m, h or d")),
+        };
+        let ms = number.checked_mul(factor).ok_or_else(|| format!("`{text}` is too long"))?;
+        Ok(Span(Duration::from_millis(ms)))
+    }
+}
+
+/// Deserialize from a text with a unit, and say so in the schema.
+macro_rules! written_with_a_unit {
+    ($type:ident, $pattern:literal) => {
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "pattern": $pattern })
+            }
+        }
+    };
+}
+
+written_with_a_unit!(ByteSize, "^[0-9]+ *(B|kB|KB|MB|GB|KiB|MiB|GiB)$");
+written_with_a_unit!(Span, "^[0-9]+ *(ms|s|m|h|d)$");

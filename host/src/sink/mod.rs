@@ -29,11 +29,7 @@ pub enum Sink {}
 
 impl Sink {
     /// Opens or makes the place. `schema` has the columns of [`Write::kept`].
-    pub fn open(
-        _pipeline: &pipeline_file::Pipeline,
-        _schema: &SchemaRef,
-        _folder: &Path,
-    ) -> Result<Sink> {
+    pub fn open(_pipeline: &pipeline_file::Pipeline, _schema: &SchemaRef, _folder: &Path) -> Result<Sink> {
         unimplemented!()
     }
 
