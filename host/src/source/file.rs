@@ -1,0 +1,800 @@
+//! Files, standard input and pipes: lines of text, plain or compressed, and Parquet.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use sha2::{Digest, Sha256};
+
+use crate::batch::{Partition, Payload, Position, RawBatch, RawRow};
+use crate::error::{Error, Result};
+use crate::pipeline_file::{BatchLimits, Decode, Format};
+
+/// Bytes read at a time: large enough that a system call costs nothing beside them, small enough for the cache.
+const BLOCK_BYTES: usize = 256 << 10;
+
+/// Blocks that the thread of a pipe reads ahead: 4 MiB, one batch.
+const BLOCKS_AHEAD: usize = 16;
+
+/// What is kept of a row that is too long: enough for a person to see what it was.
+const CUT_BYTES: usize = 64 << 10;
+
+/// What is read of each row for the fingerprint: a whole candle, and not all of a hostile file.
+const FINGERPRINT_ROW_BYTES: usize = 64 << 10;
+
+/// What is kept of the header of a CSV file: the longest row unless the pipeline file allows more.
+const HEADER_BYTES_MAX: usize = 1 << 20;
+
+/// A file, standard input or a pipe.
+pub struct FileSource {
+    partition: Partition,
+    name: String,
+    limits: Limits,
+    format: Format,
+    next: Position,
+    input: Input,
+}
+
+/// What bounds a batch and a row.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    rows: usize,
+    bytes: usize,
+    row_bytes: u64,
+    wait: Duration,
+}
+
+enum Input {
+    Lines(Box<Lines>),
+    Parquet(Box<ParquetFile>),
+}
+
+impl FileSource {
+    /// Opens the file `path`, which is relative to `folder`; `-` is standard input.
+    pub fn open(path: &str, decode: &Decode, limits: &BatchLimits, folder: &Path) -> Result<FileSource> {
+        let limits = Limits {
+            rows: limits.rows.max(1),
+            bytes: usize::try_from(limits.bytes.0).unwrap_or(usize::MAX),
+            row_bytes: decode.row.0,
+            wait: limits.wait.0,
+        };
+        let place = Place::find(path, folder)?;
+        let name = place.name(path);
+        let input = match decode.format {
+            Format::Parquet => Input::Parquet(Box::new(ParquetFile::open(&place, &name, &limits)?)),
+            Format::Json | Format::Ccxt | Format::Csv => {
+                Input::Lines(Box::new(Lines::open(place, &name, head_rows(decode.format))?))
+            }
+        };
+        Ok(FileSource {
+            partition: Partition { topic: path.into(), number: 0 },
+            name,
+            limits,
+            format: decode.format,
+            next: Position::default(),
+            input,
+        })
+    }
+
+    /// The only partition: the file.
+    pub fn partition(&self) -> &Partition {
+        &self.partition
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_resumable(&self) -> bool {
+        match &self.input {
+            Input::Lines(lines) => lines.place.is_regular(),
+            Input::Parquet(_) => true,
+        }
+    }
+
+    /// Goes to `position` from the start of the file, wherever it has been read to.
+    pub fn seek(&mut self, position: &Position) -> Result<()> {
+        if !self.is_resumable() {
+            return Ok(());
+        }
+        match &mut self.input {
+            Input::Lines(lines) => lines.seek(position, &self.name, head_rows(self.format))?,
+            Input::Parquet(file) => file.seek(position, &self.name, &self.limits)?,
+        }
+        self.next = position.clone();
+        Ok(())
+    }
+
+    /// The first line of a CSV file that has been seeked past.
+    pub fn header(&self) -> Option<&[u8]> {
+        match &self.input {
+            Input::Lines(lines) if self.format == Format::Csv => lines.header.as_deref(),
+            Input::Lines(_) | Input::Parquet(_) => None,
+        }
+    }
+
+    /// The next rows; empty when none came within `batch.wait`; `None` at the end.
+    pub fn next_batch(&mut self) -> Result<Option<RawBatch>> {
+        let payload = match &mut self.input {
+            Input::Lines(lines) => lines.next_payload(self.next.next_offset, &self.limits),
+            Input::Parquet(file) => file.next_payload(self.next.next_offset),
+        };
+        let Some(payload) = payload.map_err(|error| error.in_context(&self.name))? else {
+            return Ok(None);
+        };
+        let mut batch = RawBatch { partition: self.partition.clone(), payload, next: Position::default() };
+        self.next.next_offset += batch.len() as u64;
+        if self.is_resumable() {
+            self.next.fingerprint = match &self.input {
+                Input::Lines(lines) => lines.head.fingerprint(),
+                Input::Parquet(file) => file.fingerprint.clone(),
+            };
+        }
+        batch.next = self.next.clone();
+        Ok(Some(batch))
+    }
+
+    /// Bytes of the file read so far, and its size.
+    pub fn progress(&self) -> (u64, Option<u64>) {
+        match &self.input {
+            Input::Lines(lines) => (lines.read.load(Ordering::Relaxed), lines.size()),
+            Input::Parquet(file) => {
+                let read = self.next.next_offset as f64 / file.rows.max(1) as f64;
+                ((file.size as f64 * read) as u64, Some(file.size))
+            }
+        }
+    }
+}
+
+/// The rows that the fingerprint is made of: all CSV files of an origin have the same header.
+fn head_rows(format: Format) -> usize {
+    if format == Format::Csv { 2 } else { 1 }
+}
+
+/// Where the bytes are.
+#[derive(Debug, Clone)]
+enum Place {
+    Stdin,
+    /// A regular file and its size when it was opened.
+    Regular(PathBuf, u64),
+    /// A pipe or a device: its bytes come when they come.
+    Pipe(PathBuf),
+}
+
+impl Place {
+    fn find(path: &str, folder: &Path) -> Result<Place> {
+        if path == "-" {
+            return Ok(Place::Stdin);
+        }
+        let path = folder.join(path);
+        let metadata = std::fs::metadata(&path).map_err(|error| open_error(&path.display(), &error))?;
+        if metadata.is_dir() {
+            return Err(Error::Surroundings(format!(
+                "the source `{}` is a folder; name a file in it",
+                path.display()
+            )));
+        }
+        if metadata.is_file() { Ok(Place::Regular(path, metadata.len())) } else { Ok(Place::Pipe(path)) }
+    }
+
+    fn name(&self, path: &str) -> String {
+        match self {
+            Place::Stdin => "standard input".into(),
+            Place::Regular(..) | Place::Pipe(_) => format!("`{path}`"),
+        }
+    }
+
+    fn is_regular(&self) -> bool {
+        matches!(self, Place::Regular(..))
+    }
+
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Place::Stdin => None,
+            Place::Regular(path, _) | Place::Pipe(path) => Some(path),
+        }
+    }
+}
+
+fn open_error(what: &dyn std::fmt::Display, error: &io::Error) -> Error {
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => {
+            "there is no such file; `source.file.path` is relative to the pipeline file".into()
+        }
+        io::ErrorKind::PermissionDenied => "this user may not read it; change its permissions".into(),
+        _ => error.to_string(),
+    };
+    Error::Surroundings(format!("cannot open the source `{what}`: {why}"))
+}
+
+/// How a file's bytes are packed, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Packing {
+    Plain,
+    Gzip,
+    Zstandard,
+}
+
+impl Packing {
+    fn of(path: Option<&Path>) -> Packing {
+        match path.and_then(Path::extension).and_then(|extension| extension.to_str()) {
+            Some("gz") => Packing::Gzip,
+            Some("zst") => Packing::Zstandard,
+            _ => Packing::Plain,
+        }
+    }
+
+    fn has_magic(self, start: &[u8]) -> bool {
+        match self {
+            Packing::Plain => true,
+            Packing::Gzip => start.starts_with(&[0x1f, 0x8b]),
+            // A frame, or one of the sixteen kinds of frames to skip.
+            Packing::Zstandard => {
+                start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
+                    || (start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..4] == [0x2a, 0x4d, 0x18])
+            }
+        }
+    }
+
+    fn unpack(self, packed: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+        Ok(match self {
+            Packing::Plain => Box::new(packed),
+            Packing::Gzip => {
+                Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(BLOCK_BYTES, packed)))
+            }
+            Packing::Zstandard => Box::new(zstd::stream::read::Decoder::new(packed)?),
+        })
+    }
+}
+
+/// Counts the bytes that pass.
+struct Counted<R> {
+    inner: R,
+    count: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.count.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// What the file begins with: the hash of its first complete rows.
+#[derive(Debug)]
+struct Head {
+    hash: Sha256,
+    rows_left: usize,
+    /// The row that is being read.
+    row: Vec<u8>,
+}
+
+impl Head {
+    fn new(rows: usize) -> Head {
+        Head { hash: Sha256::new(), rows_left: rows, row: Vec::new() }
+    }
+
+    /// Takes a part of a row, the last one if `ends`.
+    fn take(&mut self, part: &[u8], ends: bool) {
+        if self.rows_left == 0 {
+            return;
+        }
+        let room = FINGERPRINT_ROW_BYTES - self.row.len();
+        self.row.extend_from_slice(&part[..part.len().min(room)]);
+        if ends {
+            // A newline, so that two short rows are not one long row.
+            self.hash.update(&self.row);
+            self.hash.update(b"\n");
+            self.rows_left -= 1;
+            self.row = Vec::new();
+        }
+    }
+
+    fn fingerprint(&self) -> String {
+        hexadecimal(&self.hash.clone().finalize())
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Blocks of unpacked bytes.
+enum Blocks {
+    /// From a regular file, in the lane's own time.
+    Direct(Box<dyn Read + Send>),
+    /// From a pipe, by a thread, because reading it can take for ever.
+    Thread(Receiver<io::Result<Vec<u8>>>),
+}
+
+/// What came of asking for a block.
+enum Filled {
+    Block,
+    Nothing,
+    End,
+}
+
+/// Lines of text.
+struct Lines {
+    place: Place,
+    blocks: Blocks,
+    block: Vec<u8>,
+    /// Where in `block` the unread bytes begin.
+    at: usize,
+    /// Bytes of the file read, before unpacking.
+    read: Arc<AtomicU64>,
+    /// A row whose end has not been read, as far as it is kept.
+    partial: Vec<u8>,
+    /// The length in bytes of that row so far; more than `partial` has when it is cut.
+    partial_bytes: u64,
+    /// The last byte of that row so far.
+    partial_last: u8,
+    head: Head,
+    header: Option<Vec<u8>>,
+    /// A failure that waits until the rows before it are delivered.
+    failure: Option<Error>,
+    ended: bool,
+}
+
+impl Lines {
+    fn open(place: Place, name: &str, head_rows: usize) -> Result<Lines> {
+        let read = Arc::new(AtomicU64::new(0));
+        let blocks = Blocks::open(&place, name, &read)?;
+        Ok(Lines {
+            place,
+            blocks,
+            block: Vec::new(),
+            at: 0,
+            read,
+            partial: Vec::new(),
+            partial_bytes: 0,
+            partial_last: 0,
+            head: Head::new(head_rows),
+            header: None,
+            failure: None,
+            ended: false,
+        })
+    }
+
+    fn size(&self) -> Option<u64> {
+        match &self.place {
+            Place::Regular(_, size) => Some(*size),
+            Place::Stdin | Place::Pipe(_) => None,
+        }
+    }
+
+    /// Rows from `first_offset` on; `None` at the end.
+    fn next_payload(&mut self, first_offset: u64, limits: &Limits) -> Result<Option<Payload>> {
+        if let Some(failure) = self.failure.take() {
+            self.ended = true;
+            return Err(failure);
+        }
+        if self.ended && self.at == self.block.len() && self.partial_bytes == 0 {
+            return Ok(None);
+        }
+        let deadline = Instant::now() + limits.wait;
+        let mut payload = Growing { bytes: Vec::new(), rows: Vec::new(), next_offset: first_offset };
+        while payload.rows.len() < limits.rows && self.failure.is_none() {
+            if self.at < self.block.len() {
+                if !self.take_row(&mut payload, limits) {
+                    break;
+                }
+                continue;
+            }
+            if self.ended {
+                if self.partial_bytes > 0 {
+                    self.end_row(&mut payload, limits);
+                }
+                break;
+            }
+            // A regular file comes at once, so only a row without an end makes a batch wait.
+            let late = Instant::now() >= deadline;
+            if late && (payload.rows.is_empty() || matches!(self.blocks, Blocks::Thread(_))) {
+                break;
+            }
+            match self.fill(deadline) {
+                Ok(Filled::Block) => {}
+                Ok(Filled::Nothing) => break,
+                Ok(Filled::End) => self.ended = true,
+                Err(failure) => self.failure = Some(failure),
+            }
+        }
+        if payload.rows.is_empty() {
+            if let Some(failure) = self.failure.take() {
+                self.ended = true;
+                // The row that the failure interrupts is not a row: a whole file may come in its place.
+                self.forget_partial();
+                return Err(failure);
+            }
+            if self.ended && self.at == self.block.len() && self.partial_bytes == 0 {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Payload::Rows { bytes: payload.bytes, rows: payload.rows }))
+    }
+
+    /// Takes bytes of the block up to the end of a row or of the block. `false` when the row is for the next
+    /// batch.
+    fn take_row(&mut self, payload: &mut Growing, limits: &Limits) -> bool {
+        let unread = &self.block[self.at..];
+        let newline = memchr::memchr(b'\n', unread);
+        let part = &unread[..newline.unwrap_or(unread.len())];
+        let row_bytes = self.partial_bytes + part.len() as u64;
+        let next = self.at + part.len() + usize::from(newline.is_some());
+        let full = payload.bytes.len() as u64 + row_bytes > limits.bytes as u64;
+        if full && !payload.rows.is_empty() {
+            return false;
+        }
+        if newline.is_some() && self.partial_bytes == 0 && row_bytes <= limits.row_bytes {
+            // Nearly every row: it lies in one block and goes into the batch by one copy.
+            self.head.take(part, true);
+            payload.push(without_return(part), None);
+        } else {
+            self.head.take(part, newline.is_some());
+            self.partial.extend_from_slice(part);
+            self.partial_bytes = row_bytes;
+            self.partial_last = part.last().copied().unwrap_or(self.partial_last);
+            // A byte more than the limit can be the `\r` of a row that is not too long.
+            if self.partial_bytes > limits.row_bytes.saturating_add(1) {
+                self.partial.truncate(CUT_BYTES);
+            }
+            if newline.is_some() {
+                self.push_partial(payload, limits);
+            }
+        }
+        self.at = next;
+        true
+    }
+
+    /// The last row, which has no newline.
+    fn end_row(&mut self, payload: &mut Growing, limits: &Limits) {
+        self.head.take(b"", true);
+        self.push_partial(payload, limits);
+    }
+
+    fn push_partial(&mut self, payload: &mut Growing, limits: &Limits) {
+        let length = self.partial_bytes - u64::from(self.partial_last == b'\r');
+        if length > limits.row_bytes {
+            self.partial.truncate(CUT_BYTES.min(usize::try_from(length).unwrap_or(usize::MAX)));
+            payload.push(&self.partial, Some(length));
+        } else {
+            payload.push(without_return(&self.partial), None);
+        }
+        self.forget_partial();
+    }
+
+    fn forget_partial(&mut self) {
+        // A long row's memory is given back.
+        self.partial = Vec::new();
+        self.partial_bytes = 0;
+        self.partial_last = 0;
+    }
+
+    /// Reads the next block, when it comes before `deadline`.
+    fn fill(&mut self, deadline: Instant) -> Result<Filled> {
+        self.at = 0;
+        match &mut self.blocks {
+            Blocks::Direct(reader) => {
+                self.block.resize(BLOCK_BYTES, 0);
+                let read = read_some(reader, &mut self.block);
+                self.block.truncate(*read.as_ref().unwrap_or(&0));
+                match read {
+                    Ok(0) => Ok(Filled::End),
+                    Ok(_) => Ok(Filled::Block),
+                    Err(error) => Err(self.damage(&error)),
+                }
+            }
+            Blocks::Thread(blocks) => {
+                self.block.clear();
+                match blocks.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                    Ok(Ok(block)) => {
+                        self.block = block;
+                        Ok(Filled::Block)
+                    }
+                    Ok(Err(error)) => Err(self.damage(&error)),
+                    Err(RecvTimeoutError::Timeout) => Ok(Filled::Nothing),
+                    Err(RecvTimeoutError::Disconnected) => Ok(Filled::End),
+                }
+            }
+        }
+    }
+
+    fn damage(&self, error: &io::Error) -> Error {
+        let at = self.read.load(Ordering::Relaxed);
+        let what = match Packing::of(self.place.path()) {
+            Packing::Plain => "cannot be read",
+            Packing::Gzip => "is not whole gzip data",
+            Packing::Zstandard => "is not whole zstd data",
+        };
+        Error::Running(format!(
+            "the source {what} before byte {at}: {error}; rows before it are kept, replace the file and run again"
+        ))
+    }
+
+    /// Begins again and goes past the rows before `position`.
+    fn seek(&mut self, position: &Position, name: &str, head_rows: usize) -> Result<()> {
+        let place = match &self.place {
+            Place::Regular(path, _) => {
+                let size =
+                    std::fs::metadata(path).map_err(|error| open_error(&path.display(), &error))?.len();
+                Place::Regular(path.clone(), size)
+            }
+            other => other.clone(),
+        };
+        *self = Lines::open(place, name, head_rows)?;
+        let found = self.skip(position.next_offset).map_err(|error| error.in_context(name))?;
+        if found < position.next_offset {
+            return Err(fewer_rows(name, found, position.next_offset));
+        }
+        if position.next_offset > 0
+            && !position.fingerprint.is_empty()
+            && position.fingerprint != self.head.fingerprint()
+        {
+            return Err(other_data(name));
+        }
+        Ok(())
+    }
+
+    /// Goes past `rows` rows, or as many as there are: their number.
+    fn skip(&mut self, rows: u64) -> Result<u64> {
+        let mut found = 0;
+        // Whether bytes of an unfinished row have been read.
+        let mut within = false;
+        while found < rows {
+            if self.at == self.block.len() {
+                match self.fill(Instant::now())? {
+                    Filled::Block | Filled::Nothing => continue,
+                    Filled::End => {
+                        self.ended = true;
+                        if within {
+                            self.head.take(b"", true);
+                            found += 1;
+                        }
+                        return Ok(found);
+                    }
+                }
+            }
+            let unread = &self.block[self.at..];
+            if self.head.rows_left > 0 {
+                let newline = memchr::memchr(b'\n', unread);
+                let part = &unread[..newline.unwrap_or(unread.len())];
+                self.head.take(part, newline.is_some());
+                if found == 0 {
+                    let header = self.header.get_or_insert_default();
+                    let room = HEADER_BYTES_MAX.saturating_sub(header.len());
+                    header.extend_from_slice(&part[..part.len().min(room)]);
+                }
+                found += u64::from(newline.is_some());
+                within = newline.is_none();
+                self.at += part.len() + usize::from(newline.is_some());
+                continue;
+            }
+            let mut newlines = memchr::memchr_iter(b'\n', unread);
+            let mut end = None;
+            while found < rows
+                && let Some(newline) = newlines.next()
+            {
+                found += 1;
+                end = Some(newline + 1);
+            }
+            if found == rows {
+                self.at += end.unwrap_or(0);
+            } else {
+                within = end.map_or(within || !unread.is_empty(), |end| end < unread.len());
+                self.at = self.block.len();
+            }
+        }
+        if let Some(header) = &mut self.header
+            && header.last() == Some(&b'\r')
+        {
+            header.pop();
+        }
+        Ok(found)
+    }
+}
+
+/// A payload in the making.
+struct Growing {
+    bytes: Vec<u8>,
+    rows: Vec<RawRow>,
+    next_offset: u64,
+}
+
+impl Growing {
+    fn push(&mut self, row: &[u8], cut_from: Option<u64>) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(row);
+        self.rows.push(RawRow { offset: self.next_offset, start, end: self.bytes.len(), cut_from });
+        // Rows stay apart, so that the end of one and the start of the next never make a character together.
+        self.bytes.push(b'\n');
+        self.next_offset += 1;
+    }
+}
+
+fn without_return(row: &[u8]) -> &[u8] {
+    row.strip_suffix(b"\r").unwrap_or(row)
+}
+
+/// Reads once, also when a signal interrupts.
+fn read_some(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match reader.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+impl Blocks {
+    fn open(place: &Place, name: &str, count: &Arc<AtomicU64>) -> Result<Blocks> {
+        let packing = Packing::of(place.path());
+        let count = count.clone();
+        match place {
+            Place::Regular(path, _) => {
+                let mut file = File::open(path).map_err(|error| open_error(&path.display(), &error))?;
+                check_magic(&mut file, packing, name)?;
+                let unpacked = packing
+                    .unpack(Counted { inner: file, count })
+                    .map_err(|error| open_error(&path.display(), &error))?;
+                Ok(Blocks::Direct(unpacked))
+            }
+            Place::Stdin => {
+                Ok(Blocks::from_thread(move || packing.unpack(Counted { inner: io::stdin(), count })))
+            }
+            Place::Pipe(path) => {
+                let path = path.clone();
+                // Opening a pipe waits for its writer.
+                Ok(Blocks::from_thread(move || packing.unpack(Counted { inner: File::open(path)?, count })))
+            }
+        }
+    }
+
+    /// The thread ends with its pipe, with an error, or when nobody takes its blocks; one that waits for bytes that
+    /// never come ends with the process.
+    fn from_thread(open: impl FnOnce() -> io::Result<Box<dyn Read + Send>> + Send + 'static) -> Blocks {
+        let (sender, receiver) = sync_channel(BLOCKS_AHEAD);
+        std::thread::spawn(move || {
+            let mut reader = match open() {
+                Ok(reader) => reader,
+                Err(error) => return drop(sender.send(Err(error))),
+            };
+            loop {
+                let mut block = vec![0; BLOCK_BYTES];
+                match read_some(&mut reader, &mut block) {
+                    Ok(0) => return,
+                    Ok(read) => {
+                        block.truncate(read);
+                        block.shrink_to_fit();
+                        if sender.send(Ok(block)).is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => return drop(sender.send(Err(error))),
+                }
+            }
+        });
+        Blocks::Thread(receiver)
+    }
+}
+
+/// An empty file is no rows, however it is named.
+fn check_magic(file: &mut File, packing: Packing, name: &str) -> Result<()> {
+    use std::io::{Seek, SeekFrom};
+    let mut start = Vec::new();
+    let wrong = |error: io::Error| Error::Surroundings(format!("cannot read the source {name}: {error}"));
+    file.by_ref().take(4).read_to_end(&mut start).map_err(wrong)?;
+    file.seek(SeekFrom::Start(0)).map_err(wrong)?;
+    if start.is_empty() || packing.has_magic(&start) {
+        return Ok(());
+    }
+    let (what, suffix) = if packing == Packing::Gzip { ("gzip", ".gz") } else { ("zstd", ".zst") };
+    Err(Error::Surroundings(format!(
+        "the source {name} is not {what} data, as its name says; rename it without `{suffix}` if it is plain text"
+    )))
+}
+
+fn fewer_rows(name: &str, found: u64, expected: u64) -> Error {
+    Error::Surroundings(format!(
+        "the source {name} has {found} rows, but this pipeline has already read {expected} of it; if the file was \
+         replaced, rename the pipeline or remove its position from the sink to read it from the start"
+    ))
+}
+
+fn other_data(name: &str) -> Error {
+    Error::Surroundings(format!(
+        "the source {name} begins with other rows than those that this pipeline has already read; rename the pipeline \
+         or remove its position from the sink to read the new file from the start"
+    ))
+}
+
+/// A Parquet file.
+struct ParquetFile {
+    path: PathBuf,
+    reader: ParquetRecordBatchReader,
+    rows: u64,
+    size: u64,
+    fingerprint: String,
+}
+
+impl ParquetFile {
+    fn open(place: &Place, name: &str, limits: &Limits) -> Result<ParquetFile> {
+        match place {
+            Place::Regular(path, _) => ParquetFile::open_at(path, 0, name, limits),
+            Place::Stdin | Place::Pipe(_) => Err(Error::Surroundings(format!(
+                "the source {name} is no regular file, and Parquet is read from its end; save it as a file first"
+            ))),
+        }
+    }
+
+    fn open_at(path: &Path, first_row: u64, name: &str, limits: &Limits) -> Result<ParquetFile> {
+        let mut file = File::open(path).map_err(|error| open_error(&path.display(), &error))?;
+        let size = file.metadata().map_err(|error| open_error(&path.display(), &error))?.len();
+        let wrong = |error: &dyn std::fmt::Display| {
+            Error::Surroundings(format!(
+                "the source {name} is not a whole Parquet file: {error}; check `decode.format`"
+            ))
+        };
+        let fingerprint = footer_hash(&mut file, size).map_err(|error| wrong(&error))?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| wrong(&error))?;
+        let rows = u64::try_from(builder.metadata().file_metadata().num_rows())
+            .map_err(|_| wrong(&"it says that it has less than no rows"))?;
+        let bytes: i64 = builder.metadata().row_groups().iter().map(|group| group.total_byte_size()).sum();
+        // The rows' average size tells how many are within the limit.
+        let row_bytes = (u64::try_from(bytes).unwrap_or(0) / rows.max(1)).max(1);
+        let batch_rows = limits.rows.min((limits.bytes as u64 / row_bytes).max(1) as usize);
+        let reader = builder
+            .with_batch_size(batch_rows)
+            .with_offset(usize::try_from(first_row).unwrap_or(usize::MAX))
+            .build()
+            .map_err(|error| wrong(&error))?;
+        Ok(ParquetFile { path: path.into(), reader, rows, size, fingerprint })
+    }
+
+    fn seek(&mut self, position: &Position, name: &str, limits: &Limits) -> Result<()> {
+        *self = ParquetFile::open_at(&self.path, position.next_offset, name, limits)?;
+        if position.next_offset > self.rows {
+            return Err(fewer_rows(name, self.rows, position.next_offset));
+        }
+        if position.next_offset > 0
+            && !position.fingerprint.is_empty()
+            && position.fingerprint != self.fingerprint
+        {
+            return Err(other_data(name));
+        }
+        Ok(())
+    }
+
+    fn next_payload(&mut self, first_offset: u64) -> Result<Option<Payload>> {
+        match self.reader.next() {
+            None => Ok(None),
+            Some(Ok(columns)) => Ok(Some(Payload::Columns { columns, first_offset })),
+            Some(Err(error)) => Err(Error::Running(format!(
+                "the source cannot be read from row {first_offset} on: {error}; rows before it are kept, replace the \
+                 file and run again"
+            ))),
+        }
+    }
+}
+
+/// The footer of a Parquet file describes all of its data; a file is written once and never appended to.
+fn footer_hash(file: &mut File, size: u64) -> io::Result<String> {
+    use std::io::{Seek, SeekFrom};
+    let too_short = || io::Error::other("it has no Parquet footer");
+    file.seek(SeekFrom::Start(size.checked_sub(8).ok_or_else(too_short)?))?;
+    let mut tail = [0; 8];
+    file.read_exact(&mut tail)?;
+    let [length @ .., b'P', b'A', b'R', b'1'] = tail else { return Err(too_short()) };
+    let footer_bytes = u64::from(u32::from_le_bytes(length)) + 8;
+    file.seek(SeekFrom::Start(size.checked_sub(footer_bytes).ok_or_else(too_short)?))?;
+    let mut hash = Sha256::new();
+    let mut block = vec![0; BLOCK_BYTES];
+    loop {
+        match read_some(file, &mut block)? {
+            0 => return Ok(hexadecimal(&hash.finalize())),
+            read => hash.update(&block[..read]),
+        }
+    }
+}
