@@ -11,6 +11,7 @@
 //! - [`sink`]: where rows go, together with their positions
 //! - [`dead_letter`]: rejected rows with their original bytes and the reason
 //! - [`error`]: what stops a pipeline, and the exit code it means
+//! - [`summary`]: what a run has done
 //! - [`shutdown`]: signals
 //! - [`cli`]: the commands
 
@@ -25,3 +26,4 @@ pub mod rule;
 pub mod shutdown;
 pub mod sink;
 pub mod source;
+pub mod summary;

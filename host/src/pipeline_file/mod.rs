@@ -1,13 +1,145 @@
 //! The pipeline file: one source, an ordered list of rules, one sink, one dead letter.
 //!
 //! These types are the file's format; their doc comments become the descriptions of `tidegate schema`.
+//! [`read`] goes from the file's text to a tree with places ([`tree`], [`interpolate`]), from the tree to
+//! these types ([`build`]), and says what is wrong with their meaning ([`meaning`]).
 
+mod build;
+pub mod finding;
+mod interpolate;
+pub mod meaning;
+mod tree;
+
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::batch::Kind;
+use finding::{Finding, Mark};
+
+/// The largest pipeline file: 32 rules with their settings have a few KiB.
+const FILE_LIMIT_BYTES: u64 = 1 << 20;
+
+/// A pipeline file that has been read and has no findings.
+#[derive(Clone)]
+pub struct Loaded {
+    /// What it says.
+    pub pipeline: Pipeline,
+    /// The folder that its paths are relative to.
+    pub folder: PathBuf,
+    /// The file, as the user named it.
+    pub path: PathBuf,
+    root: Arc<tree::Node>,
+    secrets: Vec<(String, String)>,
+}
+
+/// Without the pipeline, which can hold secrets.
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    /// A finding about the value at `path`, such as `["rules", "0", "name"]`, without interpolated values.
+    pub fn finding(&self, path: &[&str], message: &str) -> Finding {
+        Finding::at(&self.path, self.root.mark_of(path), self.redact(message))
+    }
+
+    /// The message with the text of the pipeline file in the place of what its variables and secret files
+    /// stand for.
+    pub fn redact(&self, message: &str) -> String {
+        redact(message, &self.secrets)
+    }
+}
+
+/// See [`Loaded::redact`].
+fn redact(message: &str, secrets: &[(String, String)]) -> String {
+    // A shorter value stands in the sentences by chance, and is no secret.
+    const SECRET_BYTES: usize = 6;
+    let mut message = message.to_owned();
+    for (value, raw) in secrets.iter().filter(|(value, _)| !value.is_empty()) {
+        message = message.replace(&format!("`{value}`"), &format!("`{raw}`"));
+        if value.len() >= SECRET_BYTES {
+            message = message.replace(value.as_str(), raw);
+        }
+    }
+    message
+}
+
+/// Reads a pipeline file, or says all that is wrong with it.
+pub fn read(path: &Path) -> Result<Loaded, Vec<Finding>> {
+    read_with(path, &|name| std::env::var(name).ok())
+}
+
+/// Reads a pipeline file with the variables that `variable` knows.
+pub fn read_with(path: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Vec<Finding>> {
+    let text = read_text(path).map_err(|finding| vec![finding])?;
+    let folder = folder_of(path);
+    let at = |faults: Vec<tree::Fault>| -> Vec<Finding> {
+        faults.into_iter().map(|(mark, sentence)| Finding::at(path, mark, sentence)).collect()
+    };
+    let values = interpolate::Values { variable, folder: &folder };
+    let tree::Tree { root, secrets } = tree::parse(&text, &values).map_err(at)?;
+    let pipeline: Pipeline = build::build(&root).map_err(at)?;
+    let loaded = Loaded { pipeline, folder, path: path.into(), root, secrets };
+    let findings = meaning::check(&loaded);
+    if findings.is_empty() { Ok(loaded) } else { Err(findings) }
+}
+
+/// The folder of a pipeline file.
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.into(),
+        _ => ".".into(),
+    }
+}
+
+/// A path of a pipeline file: relative to the file's folder; `-` stays as it is.
+pub fn resolve(folder: &Path, path: &str) -> PathBuf {
+    if path == "-" { path.into() } else { folder.join(path) }
+}
+
+fn read_text(path: &Path) -> Result<String, Finding> {
+    let cannot = |error: std::io::Error| {
+        let reason = match error.kind() {
+            std::io::ErrorKind::NotFound => "there is no such file".into(),
+            std::io::ErrorKind::IsADirectory => "this is a folder, not a pipeline file".into(),
+            std::io::ErrorKind::PermissionDenied => "this file may not be read".into(),
+            _ => format!("cannot be read: {error}"),
+        };
+        Finding::of_file(path, reason)
+    };
+    let file = std::fs::File::open(path).map_err(cannot)?;
+    let mut bytes = Vec::new();
+    file.take(FILE_LIMIT_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > FILE_LIMIT_BYTES {
+        return Err(Finding::of_file(path, "this has more than 1 MiB, which no pipeline file has"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line_start = valid.iter().rposition(|byte| *byte == b'\n').map_or(0, |index| index + 1);
+        let mark = Mark {
+            line: valid.iter().filter(|byte| **byte == b'\n').count() + 1,
+            column: String::from_utf8_lossy(&valid[line_start..]).chars().count() + 1,
+        };
+        Finding::at(path, mark, "this is not UTF-8 text; save the file as UTF-8")
+    })
+}
+
+/// The JSON Schema (2020-12) of pipeline files, for editors.
+pub fn json_schema() -> serde_json::Value {
+    let mut schema = schemars::schema_for!(Pipeline);
+    schema.insert("$id".into(), "https://tidegate.dev/schema/pipeline.json".into());
+    schema.insert("title".into(), "Tidegate pipeline".into());
+    schema.to_value()
+}
 
 /// A pipeline: rows come from `source`, pass the `rules` in order, and go to `sink`; rejected rows go to
 /// `dead_letter`.
@@ -96,8 +228,8 @@ pub enum Format {
 }
 
 /// The columns of a row.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(untagged)]
 pub enum Columns {
     /// A built-in set.
     Named(ColumnSet),
@@ -128,8 +260,8 @@ pub struct Column {
 }
 
 /// A value of a constant.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[derive(Debug, Clone, PartialEq, JsonSchema)]
+#[schemars(untagged)]
 pub enum Scalar {
     /// true or false.
     Boolean(bool),
@@ -198,6 +330,7 @@ impl Default for Limits {
 /// Where rows go.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(transform = allow_bare_stdout)]
 pub enum Sink {
     /// A table of an embedded SQLite database, made when it is absent.
     Sqlite(SqliteSink),
@@ -220,6 +353,13 @@ pub struct SqliteSink {
     /// is newer. For the column set `ohlcv` it is `[source, symbol, timeframe, timestamp]` unless given; an
     /// empty list stores every row.
     pub key: Option<Vec<String>>,
+}
+
+/// `stdout` has nothing to set, so its bare name is enough.
+fn allow_bare_stdout(schema: &mut schemars::Schema) {
+    if let Some(variants) = schema.get_mut("oneOf").and_then(|variants| variants.as_array_mut()) {
+        variants.push(serde_json::json!({ "const": "stdout" }));
+    }
 }
 
 fn default_table() -> String {
@@ -256,6 +396,7 @@ pub struct StdoutSink {}
 /// Where rejected rows go.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(transform = allow_bare_stdout)]
 pub enum DeadLetter {
     /// A table of the sink's database, in the same transaction; only with a `sqlite` sink.
     Sqlite(DeadLetterTable),
@@ -376,13 +517,93 @@ impl std::str::FromStr for Span {
     }
 }
 
+/// Serde's own untagged enums say only that nothing fits; this says what is expected.
+impl<'de> Deserialize<'de> for Columns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Columns, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Columns;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`ohlcv` or a list of columns")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Columns, E> {
+                match name {
+                    "ohlcv" => Ok(Columns::Named(ColumnSet::Ohlcv)),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(name), &self)),
+                }
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, items: A) -> Result<Columns, A::Error> {
+                Vec::deserialize(de::value::SeqAccessDeserializer::new(items)).map(Columns::List)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// See [`Columns`].
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Scalar, D::Error> {
+        struct Any;
+
+        impl Visitor<'_> for Any {
+            type Value = Scalar;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text, a number or a boolean")
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Scalar, E> {
+                Ok(Scalar::Boolean(value))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Scalar, E> {
+                Ok(Scalar::Integer(value))
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Scalar, E> {
+                i64::try_from(value)
+                    .map(Scalar::Integer)
+                    .map_err(|_| E::custom(format!("{value} does not fit into 64 bits with a sign")))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Scalar, E> {
+                Ok(Scalar::Float(value))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Scalar, E> {
+                Ok(Scalar::Text(value.into()))
+            }
+        }
+
+        deserializer.deserialize_any(Any)
+    }
+}
+
 /// Deserialize from a text with a unit, and say so in the schema.
 macro_rules! written_with_a_unit {
-    ($type:ident, $pattern:literal) => {
+    ($type:ident, $what:literal, $pattern:literal) => {
         impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
+                struct WithUnit;
+
+                impl Visitor<'_> for WithUnit {
+                    type Value = $type;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($what)
+                    }
+
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$type, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+
+                deserializer.deserialize_any(WithUnit)
             }
         }
 
@@ -392,11 +613,18 @@ macro_rules! written_with_a_unit {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "pattern": $pattern })
+                schemars::json_schema!({ "type": "string", "description": $what, "pattern": $pattern })
             }
         }
     };
 }
 
-written_with_a_unit!(ByteSize, "^[0-9]+ *(B|kB|KB|MB|GB|KiB|MiB|GiB)$");
-written_with_a_unit!(Span, "^[0-9]+ *(ms|s|m|h|d)$");
+written_with_a_unit!(
+    ByteSize,
+    "a size with a unit, such as `64MiB`",
+    "^[0-9]+ *(B|kB|KB|MB|GB|KiB|MiB|GiB)$"
+);
+written_with_a_unit!(Span, "a time with a unit, such as `250ms`", "^[0-9]+ *(ms|s|m|h|d)$");
+
+#[cfg(test)]
+mod tests;

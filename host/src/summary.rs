@@ -1,0 +1,94 @@
+//! What a run has done: counters while it goes on, and the account at its end.
+
+use std::sync::atomic::AtomicU64;
+
+use serde::Serialize;
+
+/// Counters that a lane raises and a progress display reads.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Rows that the source gave.
+    pub rows_read: AtomicU64,
+    /// Rows that the sink has.
+    pub written: AtomicU64,
+    /// Rows in the dead letter.
+    pub rejected: AtomicU64,
+    /// Rows left out on purpose.
+    pub dropped: AtomicU64,
+    /// Empty rows.
+    pub tombstones: AtomicU64,
+    /// Bytes of the source that have been read.
+    pub bytes_done: AtomicU64,
+    /// Bytes of the source in all; 0 when that is not known.
+    pub bytes_total: AtomicU64,
+}
+
+/// The account of one pipeline's run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// Rows that the source gave.
+    pub read: u64,
+    /// Rows that the sink has.
+    pub written: u64,
+    /// Rows in the dead letter.
+    pub rejected: u64,
+    /// Rows left out on purpose.
+    pub dropped: u64,
+    /// Empty rows.
+    pub tombstones: u64,
+    /// How many rows each rule rejected, and for which reason.
+    pub rejected_by: Vec<RejectedBy>,
+    /// How many rows each rule dropped.
+    pub dropped_by: Vec<DroppedBy>,
+    /// Wall-clock time.
+    pub seconds: f64,
+    /// Whether a signal ended the run before the source's end.
+    pub stopped: bool,
+    /// The rules that ran.
+    pub rules: Vec<RuleRun>,
+}
+
+/// How many rows a rule rejected for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RejectedBy {
+    /// The rule's name in the pipeline file; `decode` for rows that did not decode.
+    pub rule: String,
+    /// The reason.
+    pub reason: String,
+    /// Rows.
+    pub count: u64,
+}
+
+/// How many rows a rule dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DroppedBy {
+    /// The rule's name in the pipeline file.
+    pub rule: String,
+    /// Rows.
+    pub count: u64,
+}
+
+/// A rule that ran.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RuleRun {
+    /// The rule's name in the pipeline file.
+    pub rule: String,
+    /// SHA-256 of its component in hexadecimal.
+    pub sha256: String,
+    /// Mean time of its calls, in nanoseconds a row.
+    pub ns_per_row: f64,
+}
+
+impl Summary {
+    /// Whether every row that was read is accounted for.
+    pub fn is_conserved(&self) -> bool {
+        self.read == self.written + self.rejected + self.dropped + self.tombstones
+    }
+
+    /// Rows a second; 0 for a run too short to measure.
+    pub fn rows_per_second(&self) -> f64 {
+        if self.seconds > 0.0 { self.read as f64 / self.seconds } else { 0.0 }
+    }
+}
