@@ -1,6 +1,16 @@
 //! Rejected rows with their original bytes, and why they were rejected.
 
-use crate::batch::{RawBatch, Reject};
+use std::borrow::Cow;
+use std::io::Write;
+use std::path::Path;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::batch::{Payload, RawBatch, Reject};
+use crate::error::{Error, Result};
+use crate::sink::appended::AppendedFile;
+use crate::sink::json;
 
 /// A rejected row as it is stored: the original bytes untouched, and beside them where they are from and why
 /// they were rejected.
@@ -16,15 +26,126 @@ pub struct DeadLetter<'a> {
     pub partition: i32,
     /// The row's position; a file's first row has 0.
     pub offset: u64,
-    /// The row's original bytes.
-    pub payload: std::borrow::Cow<'a, [u8]>,
+    /// The row's original bytes; of a row that came as columns, its JSON.
+    pub payload: Cow<'a, [u8]>,
     /// When the host read the batch, milliseconds since 1970.
     pub rejected_at_ms: i64,
 }
 
 impl<'a> DeadLetter<'a> {
     /// The dead letter of `reject`, a row of `raw`.
-    pub fn new(_pipeline: &'a str, _raw: &'a RawBatch, _reject: &'a Reject, _now_ms: i64) -> DeadLetter<'a> {
-        unimplemented!()
+    pub fn new(pipeline: &'a str, raw: &'a RawBatch, reject: &'a Reject, now_ms: i64) -> DeadLetter<'a> {
+        let payload = match &raw.payload {
+            Payload::Rows { bytes, rows } => {
+                let row = &rows[reject.row as usize];
+                Cow::Borrowed(&bytes[row.start..row.end])
+            }
+            Payload::Columns { columns, .. } => {
+                Cow::Owned(json::row_of_any_type(columns, reject.row as usize))
+            }
+        };
+        DeadLetter {
+            pipeline,
+            reject,
+            topic: &raw.partition.topic,
+            partition: raw.partition.number,
+            offset: raw.offset(reject.row),
+            payload,
+            rejected_at_ms: now_ms,
+        }
     }
+
+    /// Appends the dead letter as a line of JSON. Its bytes are the text `payload`, or `payload_base64` when
+    /// they are not UTF-8.
+    pub fn append_line(&self, out: &mut Vec<u8>) {
+        let texts = [
+            ("{\"pipeline\":", self.pipeline),
+            (",\"rule\":", &self.reject.rule),
+            (",\"rule_version\":", &self.reject.version),
+            (",\"reason\":", &self.reject.reason),
+            (",\"detail\":", &self.reject.detail),
+            (",\"source_topic\":", self.topic),
+        ];
+        for (key, text) in texts {
+            out.extend_from_slice(key.as_bytes());
+            json::append_text(text, out);
+        }
+        let (partition, offset, at) = (self.partition, self.offset, self.rejected_at_ms);
+        let numbers =
+            format!(",\"source_partition\":{partition},\"source_offset\":{offset},\"rejected_at\":{at}");
+        out.extend_from_slice(numbers.as_bytes());
+        match std::str::from_utf8(&self.payload) {
+            Ok(text) => {
+                out.extend_from_slice(b",\"payload\":");
+                json::append_text(text, out);
+            }
+            Err(_) => {
+                out.extend_from_slice(b",\"payload_base64\":");
+                json::append_text(&BASE64_STANDARD.encode(&self.payload), out);
+            }
+        }
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+/// JSON lines of dead letters outside of a database.
+#[derive(Debug)]
+pub enum DeadLetterLines {
+    /// A file. Its rows count when the sink has committed its length, so it is exactly as full as the sink
+    /// when the sink keeps positions.
+    File(AppendedFile),
+    /// Standard output. It cannot be taken back: rows of a batch that failed after this are written again.
+    Stdout,
+    /// Standard error, as standard output.
+    Stderr,
+}
+
+impl DeadLetterLines {
+    /// A file without positions: each run appends to what is there.
+    pub fn append_to(path: &Path) -> Result<DeadLetterLines> {
+        let mut file = AppendedFile::lock(path)?;
+        let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        file.recover(Some(length))?;
+        Ok(DeadLetterLines::File(file))
+    }
+
+    /// Writes dead letters. Those in a file do not count before [`DeadLetterLines::commit`] is given the
+    /// length that this returns; it is 0 for the others.
+    pub fn write(&mut self, rejected: &[DeadLetter<'_>]) -> Result<u64> {
+        let mut lines = Vec::new();
+        for dead_letter in rejected {
+            dead_letter.append_line(&mut lines);
+        }
+        match self {
+            DeadLetterLines::File(file) => file.append(&lines),
+            DeadLetterLines::Stdout => write_stdout(&lines).map(|()| 0),
+            DeadLetterLines::Stderr => {
+                write_stream(&mut std::io::stderr().lock(), "error", &lines).map(|()| 0)
+            }
+        }
+    }
+
+    /// What [`DeadLetterLines::write`] has written counts.
+    pub fn commit(&mut self, bytes: u64) {
+        if let DeadLetterLines::File(file) = self {
+            file.commit(bytes);
+        }
+    }
+}
+
+/// Writes whole lines to standard output.
+pub fn write_stdout(lines: &[u8]) -> Result<()> {
+    write_stream(&mut std::io::stdout().lock(), "output", lines)
+}
+
+fn write_stream(stream: &mut impl Write, name: &str, lines: &[u8]) -> Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    stream.write_all(lines).and_then(|()| stream.flush()).map_err(|error| match error.kind() {
+        std::io::ErrorKind::BrokenPipe => {
+            Error::Running(format!("standard {name} was closed by the program that read it"))
+        }
+        _ => Error::Running(format!("cannot write to standard {name}: {error}")),
+    })
 }

@@ -1,6 +1,10 @@
 //! Where rows go, together with their positions.
+//!
+//! A sink keeps the position of each source partition with the rows themselves and changes both in one atomic
+//! step, so a crash at any moment neither loses nor doubles a row: [`Sink::position`] says where to go on.
+//! Standard output is the exception: it keeps nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
@@ -9,6 +13,15 @@ use crate::batch::{Partition, Position};
 use crate::dead_letter::DeadLetter;
 use crate::error::Result;
 use crate::pipeline_file;
+
+pub mod appended;
+pub mod file;
+pub mod json;
+pub mod sqlite;
+pub mod stdout;
+#[cfg(test)]
+mod test_rows;
+pub mod values;
 
 /// What one turn of the loop writes, as one atomic step.
 pub struct Write<'a> {
@@ -25,34 +38,73 @@ pub struct Write<'a> {
 }
 
 /// A place for rows.
-pub enum Sink {}
+pub enum Sink {
+    /// A table of an embedded database.
+    Sqlite(Box<sqlite::SqliteSink>),
+    /// A JSON lines file, or a folder of Parquet files.
+    File(Box<file::FileSink>),
+    /// Standard output.
+    Stdout(stdout::StdoutSink),
+}
 
 impl Sink {
-    /// Opens or makes the place. `schema` has the columns of [`Write::kept`].
-    pub fn open(_pipeline: &pipeline_file::Pipeline, _schema: &SchemaRef, _folder: &Path) -> Result<Sink> {
-        unimplemented!()
+    /// Opens or makes the place. `schema` has the columns of [`Write::kept`]. `folder` is the pipeline file's.
+    pub fn open(pipeline: &pipeline_file::Pipeline, schema: &SchemaRef, folder: &Path) -> Result<Sink> {
+        match &pipeline.sink {
+            pipeline_file::Sink::Sqlite(config) => sqlite::SqliteSink::open(config, pipeline, schema, folder)
+                .map(|sink| Sink::Sqlite(sink.into())),
+            pipeline_file::Sink::File(config) => {
+                file::FileSink::open(config, pipeline, schema, folder).map(|sink| Sink::File(sink.into()))
+            }
+            pipeline_file::Sink::Stdout(_) => {
+                stdout::StdoutSink::open(pipeline.dead_letter.as_ref(), folder).map(Sink::Stdout)
+            }
+        }
     }
 
-    /// The position up to which rows of this partition have been written; zero for a new one.
-    pub fn position(&mut self, _partition: &Partition) -> Result<Position> {
-        unimplemented!()
+    /// The position up to which rows of this partition have been written; zero for a new one, and always for
+    /// standard output.
+    pub fn position(&mut self, partition: &Partition) -> Result<Position> {
+        match self {
+            Sink::Sqlite(sink) => sink.position(partition),
+            Sink::File(sink) => Ok(sink.position(partition)),
+            Sink::Stdout(_) => Ok(Position::default()),
+        }
     }
 
     /// Reads back what was written, oldest first, at most as `remember` allows, in batches of at most
     /// 10,000 rows with `columns` of the schema in that order.
+    ///
+    /// These sinks do not keep apart from which partition a row was, so each partition is given the rows of
+    /// all. When the rows have a `timestamp`, those within `remember.window` of the newest among the last
+    /// `remember.rows` are read back, otherwise all of the last `remember.rows`. Last means written last.
     pub fn read_back(
         &mut self,
         _partition: i32,
-        _columns: &[String],
-        _remember: &pipeline_file::Remember,
-        _each: &mut dyn FnMut(RecordBatch) -> Result<()>,
+        columns: &[String],
+        remember: &pipeline_file::Remember,
+        each: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
-        unimplemented!()
+        match self {
+            Sink::Sqlite(sink) => sink.read_back(columns, remember, each),
+            Sink::File(sink) => sink.read_back(columns, remember, each),
+            Sink::Stdout(_) => Ok(()),
+        }
     }
 
-    /// Writes rows, dead letters and position in one atomic step. When it returns `Ok` all of it is durable;
-    /// otherwise nothing of it is.
-    pub fn write(&mut self, _write: &Write<'_>) -> Result<()> {
-        unimplemented!()
+    /// Writes rows, dead letters and position in one atomic step. When it returns `Ok` all of it survives the
+    /// end of this process; otherwise nothing of it counts.
+    pub fn write(&mut self, write: &Write<'_>) -> Result<()> {
+        match self {
+            Sink::Sqlite(sink) => sink.write(write),
+            Sink::File(sink) => sink.write(write),
+            Sink::Stdout(sink) => sink.write(write),
+        }
     }
+}
+
+/// A path of the pipeline file. It is absolute, so that SQLite takes no name for anything but a file.
+fn resolve(folder: &Path, path: &str) -> PathBuf {
+    let path = folder.join(path);
+    std::path::absolute(&path).unwrap_or(path)
 }

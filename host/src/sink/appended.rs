@@ -1,0 +1,154 @@
+//! A file that only grows, and whose committed length is kept elsewhere.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// A file whose bytes count only up to a committed length. What a crash has left behind that length is cut
+/// off when the file is opened. One process at a time has it.
+#[derive(Debug)]
+pub struct AppendedFile {
+    path: PathBuf,
+    file: File,
+    committed_bytes: u64,
+}
+
+impl AppendedFile {
+    /// Opens or makes the file and locks it. `committed_bytes` is the length that was committed, `None` when
+    /// nothing is known of the file: then it must be new or empty, because it is somebody else's otherwise.
+    pub fn open(path: &Path, committed_bytes: Option<u64>) -> Result<AppendedFile> {
+        let mut file = Self::lock(path)?;
+        file.recover(committed_bytes)?;
+        Ok(file)
+    }
+
+    /// Opens or makes the file and locks it, without looking at its length: [`AppendedFile::recover`] does.
+    pub fn lock(path: &Path) -> Result<AppendedFile> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(|error| io_error("open", path, &error))?;
+        lock(&file, path)?;
+        Ok(AppendedFile { path: path.into(), file, committed_bytes: 0 })
+    }
+
+    /// Cuts the file to the length that was committed.
+    pub fn recover(&mut self, committed_bytes: Option<u64>) -> Result<()> {
+        let path = self.path.display();
+        let length = self.file.metadata().map_err(|error| io_error("open", &self.path, &error))?.len();
+        self.committed_bytes = match committed_bytes {
+            None if length > 0 => {
+                return Err(Error::Surroundings(format!(
+                    "`{path}` exists already and nothing says that this pipeline wrote it: move it away, or \
+                     give another path"
+                )));
+            }
+            None => 0,
+            Some(committed) if length < committed => {
+                return Err(Error::Surroundings(format!(
+                    "`{path}` has {length} bytes, but {committed} bytes were committed: put the whole file \
+                     back, or remove what is left of it together with the positions to write everything again"
+                )));
+            }
+            Some(committed) => committed,
+        };
+        self.cut_to_committed()
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many bytes are committed.
+    pub fn committed_bytes(&self) -> u64 {
+        self.committed_bytes
+    }
+
+    /// Writes `bytes` behind the committed ones and waits until they are on the disk, because the length that
+    /// is committed next must never promise more than the disk has. Returns that length; until
+    /// [`AppendedFile::commit`] the bytes do not count.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<u64> {
+        if bytes.is_empty() {
+            return Ok(self.committed_bytes);
+        }
+        self.cut_to_committed()?;
+        let written = self.file.seek(SeekFrom::Start(self.committed_bytes));
+        let written = written.and_then(|_| self.file.write_all(bytes)).and_then(|()| self.file.sync_data());
+        match written {
+            Ok(()) => Ok(self.committed_bytes + bytes.len() as u64),
+            Err(error) => {
+                // Gives the space of a part of the rows back; when this fails too, the next opening does it.
+                let _ = self.file.set_len(self.committed_bytes);
+                Err(io_error("write", &self.path, &error))
+            }
+        }
+    }
+
+    /// From now on the file has `bytes`: somewhere else this length has been made durable.
+    pub fn commit(&mut self, bytes: u64) {
+        self.committed_bytes = bytes;
+    }
+
+    /// Reads a part of the file.
+    pub fn read_at(&mut self, start: u64, into: &mut [u8]) -> Result<()> {
+        let read = self.file.seek(SeekFrom::Start(start)).and_then(|_| self.file.read_exact(into));
+        read.map_err(|error| io_error("read", &self.path, &error))
+    }
+
+    /// A reader of the committed bytes from `start` on.
+    pub fn reader(&mut self, start: u64) -> Result<impl Read + '_> {
+        self.file.seek(SeekFrom::Start(start)).map_err(|error| io_error("read", &self.path, &error))?;
+        Ok((&mut self.file).take(self.committed_bytes - start))
+    }
+
+    fn cut_to_committed(&mut self) -> Result<()> {
+        let length = self.file.metadata().map(|metadata| metadata.len());
+        let cut = length.and_then(|length| {
+            if length > self.committed_bytes { self.file.set_len(self.committed_bytes) } else { Ok(()) }
+        });
+        cut.map_err(|error| io_error("truncate", &self.path, &error))
+    }
+}
+
+/// Takes a file for this process alone.
+pub fn lock(file: &File, path: &Path) -> Result<()> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(Error::Surroundings(format!(
+            "`{}` is being written by another process: stop that one first, or give another path",
+            path.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(io_error("lock", path, &error)),
+    }
+}
+
+/// The failure of `doing` something with a file of a sink: a full disk happens while running, a path that
+/// cannot be used is a fault of the surroundings.
+pub fn io_error(doing: &str, path: &Path, error: &std::io::Error) -> Error {
+    let path = path.display();
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::Running(format!(
+            "cannot {doing} `{path}`: the disk is full; free some space and start again"
+        )),
+        ErrorKind::NotFound => Error::Surroundings(format!(
+            "cannot {doing} `{path}`: its folder does not exist; make the folder, or give another path"
+        )),
+        ErrorKind::IsADirectory => {
+            Error::Surroundings(format!("cannot {doing} `{path}`: it is a folder; give the path of a file"))
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Error::Surroundings(format!(
+            "cannot {doing} `{path}`: this user may not write there ({error}); change the rights, or give \
+             another path"
+        )),
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+            Error::Surroundings(format!("cannot {doing} `{path}`: {error}; give another path"))
+        }
+        _ => Error::Running(format!("cannot {doing} `{path}`: {error}")),
+    }
+}
