@@ -1,0 +1,230 @@
+//! What exactly is wrong with a row: the slow path, for the few rows that might be wrong.
+
+use tidegate_guest::{Outcome, Reasons};
+
+use crate::calendar::{self, Grid};
+use crate::words::SourceVerdict;
+use crate::{Candles, Judged, Limits, Reason};
+
+/// The faults of a row, in the order of [`Reason`], each reason at most once.
+#[derive(Debug)]
+pub struct Faults(Vec<(Reason, String)>);
+
+impl Faults {
+    /// None yet.
+    pub fn none() -> Faults {
+        Faults(Vec::new())
+    }
+
+    /// Adds one, where there is one.
+    pub fn extend(&mut self, fault: Option<(Reason, String)>) {
+        self.0.extend(fault);
+    }
+
+    /// Whether the row is right.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Rejects the row for its first fault, and counts the others; nothing when there is none.
+    pub fn reject(self, row: usize, outcome: &mut Outcome) {
+        let names: Vec<&str> =
+            self.0.iter().map(|(reason, _)| Reason::NAMES[reason.index() as usize]).collect();
+        let count = self.0.len();
+        if let Some((reason, detail)) = self.0.into_iter().next() {
+            let detail = match count {
+                1 => detail,
+                _ => format!("{detail} (1 of {count} faults: {})", names.join(", ")),
+            };
+            outcome.reject(row, reason, detail);
+        }
+    }
+}
+
+/// All faults of a row, but for a jump of its price.
+pub fn of(row: usize, candles: &Candles<'_>, limits: &Limits, texts: &Judged) -> Faults {
+    let mut faults = Faults::none();
+    faults.extend(missing(row, candles));
+    faults.extend(source(row, candles, texts));
+    faults.extend(symbol(row, candles, texts));
+    let grid = candles.timeframe.index(row).map(|index| texts.grids[index]);
+    if grid == Some(Grid::Malformed) {
+        let text = candles.timeframe.get(row).unwrap_or_default();
+        let detail = format!("timeframe {} is not a number and one of s, m, h, d, w, M", quoted(text));
+        faults.extend(Some((Reason::MalformedTimeframe, detail)));
+    }
+    if let Some(ms) = candles.timestamp.get(row) {
+        match out_of_range(ms, limits) {
+            Some(fault) => faults.extend(Some(fault)),
+            // A timestamp in the wrong unit says nothing about the grid.
+            None => faults.extend(off_grid(ms, grid, candles.timeframe.get(row))),
+        }
+    }
+    prices(row, candles, limits, &mut faults);
+    faults.extend(volume(row, candles));
+    faults
+}
+
+fn missing(row: usize, candles: &Candles<'_>) -> Option<(Reason, String)> {
+    let fields = [
+        ("timestamp", candles.timestamp.present(row)),
+        ("open", candles.open.present(row)),
+        ("high", candles.high.present(row)),
+        ("low", candles.low.present(row)),
+        ("close", candles.close.present(row)),
+        ("volume", candles.volume.present(row)),
+        ("source", candles.source.index(row).is_some()),
+        ("symbol", candles.symbol.index(row).is_some()),
+        ("timeframe", candles.timeframe.index(row).is_some()),
+    ];
+    let missing: Vec<&str> =
+        fields.into_iter().filter(|(_, present)| !present).map(|(name, _)| name).collect();
+    let verb = if missing.len() == 1 { "is" } else { "are" };
+    (!missing.is_empty()).then(|| (Reason::MissingField, format!("{} {verb} missing", enumerated(&missing))))
+}
+
+fn source(row: usize, candles: &Candles<'_>, texts: &Judged) -> Option<(Reason, String)> {
+    let text = quoted(candles.source.get(row)?);
+    match texts.sources[candles.source.index(row)?] {
+        SourceVerdict::Known => None,
+        SourceVerdict::Unknown => {
+            Some((Reason::UnknownSource, format!("source {text} is not one of the setting `sources`")))
+        }
+        SourceVerdict::Malformed => Some((
+            Reason::MalformedSource,
+            format!("source {text} is not a name of 1 to 64 letters, digits, `.`, `-` and `_`"),
+        )),
+    }
+}
+
+fn symbol(row: usize, candles: &Candles<'_>, texts: &Judged) -> Option<(Reason, String)> {
+    let text = candles.symbol.get(row)?;
+    (!texts.symbols[candles.symbol.index(row)?]).then(|| {
+        let detail = format!("symbol {} is not BASE/QUOTE or BASE/QUOTE:SETTLE", quoted(text));
+        (Reason::MalformedSymbol, detail)
+    })
+}
+
+/// A time that is too early or too late, with the unit that would make it right.
+fn out_of_range(ms: i64, limits: &Limits) -> Option<(Reason, String)> {
+    let fits = |ms: i64| (limits.earliest..=limits.latest).contains(&ms);
+    let wrong_unit = |reason, unit: &str, as_ms: i64| {
+        let detail =
+            format!("timestamp {ms} is not in milliseconds but looks like {unit} ({})", calendar::utc(as_ms));
+        Some((reason, detail))
+    };
+    if fits(ms) {
+        None
+    } else if ms < limits.earliest {
+        match ms.checked_mul(1_000).filter(|ms| fits(*ms)) {
+            Some(as_ms) => wrong_unit(Reason::TimestampInSeconds, "seconds", as_ms),
+            None => {
+                let (time, earliest) = (calendar::utc(ms), calendar::utc(limits.earliest));
+                Some((Reason::TimestampTooEarly, format!("timestamp {ms} ({time}) is before {earliest}")))
+            }
+        }
+    } else if fits(ms / 1_000) {
+        wrong_unit(Reason::TimestampInMicroseconds, "microseconds", ms / 1_000)
+    } else if fits(ms / 1_000_000) {
+        wrong_unit(Reason::TimestampInNanoseconds, "nanoseconds", ms / 1_000_000)
+    } else {
+        let (time, ahead_ms) = (calendar::utc(ms), ms.saturating_sub(limits.now));
+        let detail =
+            format!("timestamp {ms} ({time}) is {ahead_ms} ms after now ({})", calendar::utc(limits.now));
+        Some((Reason::TimestampInFuture, detail))
+    }
+}
+
+fn off_grid(ms: i64, grid: Option<Grid>, timeframe: Option<&str>) -> Option<(Reason, String)> {
+    match (grid?, timeframe?) {
+        (Grid::Malformed, _) => None,
+        (grid, _) if grid.holds(ms) => None,
+        (_, timeframe) => {
+            let time = calendar::utc(ms);
+            Some((
+                Reason::OffGrid,
+                format!("timestamp {ms} ({time}) is not at the start of a candle of {timeframe}"),
+            ))
+        }
+    }
+}
+
+fn prices(row: usize, candles: &Candles<'_>, limits: &Limits, faults: &mut Faults) {
+    let named = [
+        ("open", candles.open.get(row)),
+        ("high", candles.high.get(row)),
+        ("low", candles.low.get(row)),
+        ("close", candles.close.get(row)),
+    ];
+    let listed = |is_wrong: &dyn Fn(f64) -> bool| {
+        let wrong = named.iter().filter_map(|(name, price)| price.map(|price| (*name, price)));
+        let texts: Vec<String> = wrong
+            .filter(|(_, price)| is_wrong(*price))
+            .map(|(name, price)| format!("{name} is {}", number(price)))
+            .collect();
+        (!texts.is_empty()).then(|| texts.join(", "))
+    };
+    faults.extend(listed(&|price| !price.is_finite()).map(|text| (Reason::PriceNotFinite, text)));
+    faults.extend(
+        listed(&|price| price.is_finite() && price < limits.lowest_price)
+            .map(|text| (Reason::PriceNotPositive, text)),
+    );
+
+    // NaN is reported above; it is neither above nor below anything.
+    let [open, high, low, close] = named.map(|(_, price)| price.filter(|price| !price.is_nan()));
+    let compared = |left: (&str, Option<f64>), word: &str, right: (&str, Option<f64>), is_wrong: bool| {
+        let text =
+            || Some(format!("{} {} is {word} {} {}", left.0, number(left.1?), right.0, number(right.1?)));
+        if is_wrong { text() } else { None }
+    };
+    let is_below =
+        |left: Option<f64>, right: Option<f64>| left.zip(right).is_some_and(|(left, right)| left < right);
+    let high_low = compared(("high", high), "below", ("low", low), is_below(high, low));
+    faults.extend(high_low.map(|text| (Reason::HighBelowLow, text)));
+    let high_open = compared(("high", high), "below", ("open", open), is_below(high, open));
+    let high_close = compared(("high", high), "below", ("close", close), is_below(high, close));
+    faults.extend(both(high_open, high_close).map(|text| (Reason::HighBelowBody, text)));
+    let low_open = compared(("low", low), "above", ("open", open), is_below(open, low));
+    let low_close = compared(("low", low), "above", ("close", close), is_below(close, low));
+    faults.extend(both(low_open, low_close).map(|text| (Reason::LowAboveBody, text)));
+}
+
+fn volume(row: usize, candles: &Candles<'_>) -> Option<(Reason, String)> {
+    let volume = candles.volume.get(row)?;
+    let detail = format!("volume is {}", number(volume));
+    if !volume.is_finite() {
+        Some((Reason::VolumeNotFinite, detail))
+    } else if volume < 0.0 {
+        Some((Reason::NegativeVolume, detail))
+    } else {
+        None
+    }
+}
+
+fn both(first: Option<String>, second: Option<String>) -> Option<String> {
+    match (first, second) {
+        (Some(first), Some(second)) => Some(format!("{first}, {second}")),
+        (first, second) => first.or(second),
+    }
+}
+
+fn enumerated(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [name] => (*name).to_owned(),
+        [names @ .., last] => format!("{} and {last}", names.join(", ")),
+    }
+}
+
+/// A number for people: very large and very small ones with an exponent instead of hundreds of digits.
+pub fn number(value: f64) -> String {
+    let is_plain = value == 0.0 || (1e-6..1e16).contains(&value.abs()) || !value.is_finite();
+    if is_plain { format!("{value}") } else { format!("{value:e}") }
+}
+
+/// A text for people: quoted, without control characters, at most 64 characters of it.
+fn quoted(text: &str) -> String {
+    let start: String = text.chars().take(64).collect();
+    let mark = if start.len() < text.len() { "…" } else { "" };
+    format!("{start:?}{mark}")
+}
