@@ -11,7 +11,7 @@
 //!
 //! | you want | read |
 //! |---|---|
-//! | a first rule | the README of this crate |
+//! | a first rule | the README of this crate, or [`row_rule!`] |
 //! | a rule over columns, the fast form | [`Rule`], [`Batch::floats`] and its siblings, [`Outcome`] |
 //! | settings with units such as `5m` | [`Duration`] |
 //! | unit tests | [`BatchBuilder`], [`Instance`], [`Outcome::verdicts`] |
@@ -20,6 +20,7 @@ mod batch_builder;
 mod column;
 mod instance;
 mod outcome;
+mod row;
 mod settings;
 
 /// The types of `wit/rule.wit`, generated. The ones that a rule needs are re-exported at the crate's root.
@@ -213,3 +214,8 @@ macro_rules! export {
         };
     };
 }
+
+/// The example of the README, compiled and run with the doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
