@@ -368,8 +368,7 @@ impl Lines {
 
     /// Rows from `first_offset` on; `None` at the end.
     fn next_payload(&mut self, first_offset: u64, limits: &Limits) -> Result<Option<Payload>> {
-        if let Some(failure) = self.failure.take() {
-            self.ended = true;
+        if let Some(failure) = self.fail() {
             return Err(failure);
         }
         if self.ended && self.at == self.block.len() && self.partial_bytes == 0 {
@@ -403,10 +402,7 @@ impl Lines {
             }
         }
         if payload.rows.is_empty() {
-            if let Some(failure) = self.failure.take() {
-                self.ended = true;
-                // The row that the failure interrupts is not a row: a whole file may come in its place.
-                self.forget_partial();
+            if let Some(failure) = self.fail() {
                 return Err(failure);
             }
             if self.ended && self.at == self.block.len() && self.partial_bytes == 0 {
@@ -414,6 +410,15 @@ impl Lines {
             }
         }
         Ok(Some(Payload::Rows { bytes: payload.bytes, rows: payload.rows }))
+    }
+
+    /// The failure that waits, if there is one, and with it the end. The row that it interrupts is not a row: a
+    /// whole file may come in the place of this one.
+    fn fail(&mut self) -> Option<Error> {
+        let failure = self.failure.take()?;
+        self.ended = true;
+        self.forget_partial();
+        Some(failure)
     }
 
     /// Takes bytes of the block up to the end of a row or of the block. `false` when the row is for the next
@@ -798,3 +803,6 @@ fn footer_hash(file: &mut File, size: u64) -> io::Result<String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
