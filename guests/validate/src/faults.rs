@@ -12,7 +12,7 @@ pub struct Faults(Vec<(Reason, String)>);
 
 impl Faults {
     /// None yet.
-    pub fn none() -> Faults {
+    fn none() -> Faults {
         Faults(Vec::new())
     }
 

@@ -11,6 +11,9 @@ use crate::{Candles, Reason};
 /// at some 120 bytes each they stay under 12 MiB.
 pub const SERIES_LIMIT: usize = 100_000;
 
+/// How many series of a batch are found without a hash: most partitions have fewer, and it is 6 KiB.
+const RECENT: usize = 256;
+
 /// The last close of each series, and by how much the next may differ.
 #[derive(Debug)]
 pub struct Closes {
@@ -63,8 +66,8 @@ pub struct SeriesOfBatch<'a> {
     places: HashMap<[u32; 3], usize>,
     /// The series that were met, with their last close.
     met: Vec<([u32; 3], Option<f64>)>,
-    /// The series of the row before, which most rows share.
-    last: Option<([u32; 3], usize)>,
+    /// Series that were found lately, by a number that is quicker to make than a hash.
+    recent: Vec<Option<([u32; 3], usize)>>,
 }
 
 impl<'a> SeriesOfBatch<'a> {
@@ -78,7 +81,7 @@ impl<'a> SeriesOfBatch<'a> {
             timeframes: first_of_equals(&candles.timeframe),
             places: HashMap::new(),
             met: Vec::new(),
-            last: None,
+            recent: vec![None; RECENT],
         }
     }
 
@@ -129,8 +132,10 @@ impl<'a> SeriesOfBatch<'a> {
             self.symbols[self.candles.symbol.index(row)?],
             self.timeframes[self.candles.timeframe.index(row)?],
         ];
-        if let Some((last, place)) = self.last
-            && last == indexes
+        let [source, symbol, timeframe] = indexes.map(|index| index as usize);
+        let slot = (source * 37 + symbol + timeframe * 101) % RECENT;
+        if let Some((recent, place)) = self.recent[slot]
+            && recent == indexes
         {
             return Some(place);
         }
@@ -143,7 +148,7 @@ impl<'a> SeriesOfBatch<'a> {
                 self.met.len() - 1
             }
         };
-        self.last = Some((indexes, place));
+        self.recent[slot] = Some((indexes, place));
         Some(place)
     }
 }

@@ -158,12 +158,13 @@ impl Rule for Validate {
             Some(closes) => {
                 let mut series = SeriesOfBatch::of(&candles, closes);
                 for (row, suspect) in suspects.into_iter().enumerate() {
-                    let mut faults = if suspect {
-                        faults::of(row, &candles, &limits, &texts)
-                    } else {
-                        faults::Faults::none()
-                    };
-                    faults.extend(series.jump(row));
+                    let jump = series.jump(row);
+                    if !suspect && jump.is_none() {
+                        series.accept(row);
+                        continue;
+                    }
+                    let mut faults = faults::of(row, &candles, &limits, &texts);
+                    faults.extend(jump);
                     if faults.is_empty() {
                         series.accept(row);
                     }
