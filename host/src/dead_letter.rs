@@ -149,3 +149,69 @@ fn write_stream(stream: &mut impl Write, name: &str, lines: &[u8]) -> Result<()>
         _ => Error::Running(format!("cannot write to standard {name}: {error}")),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{ArrayRef, Int64Array, RecordBatch};
+    use serde_json::{Value, json};
+
+    use super::{DeadLetter, write_stream};
+    use crate::batch::{Partition, Payload, Position, RawBatch, RawRow, Reject};
+
+    fn reject(row: u32) -> Reject {
+        let (rule, version, reason) = ("validate".into(), "abc".into(), "price".into());
+        Reject { row, rule, version, reason, detail: "open is \"-1\"".into() }
+    }
+
+    fn raw(payload: Payload) -> RawBatch {
+        let partition = Partition { topic: "in.jsonl".into(), number: 3 };
+        RawBatch { partition, payload, next: Position::default() }
+    }
+
+    fn line(dead_letter: &DeadLetter<'_>) -> Value {
+        let mut out = Vec::new();
+        dead_letter.append_line(&mut out);
+        assert_eq!(out.pop(), Some(b'\n'));
+        assert!(!out.contains(&b'\n'));
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn a_line_has_the_original_bytes_and_where_they_are_from() {
+        let row = |offset, start, end| RawRow { offset, start, end, cut_from: None };
+        let rows = vec![row(40, 0, 4), row(41, 5, 9)];
+        let raw = raw(Payload::Rows { bytes: b"{\"\n}\n\xff\0\x80a\n".to_vec(), rows });
+        let (first, second) = (reject(0), reject(1));
+        let first = DeadLetter::new("p", &raw, &first, 5);
+        let expected = json!({
+            "pipeline": "p", "rule": "validate", "rule_version": "abc", "reason": "price",
+            "detail": "open is \"-1\"", "source_topic": "in.jsonl", "source_partition": 3,
+            "source_offset": 40, "rejected_at": 5, "payload": "{\"\n}"
+        });
+        assert_eq!(line(&first), expected);
+        let second = line(&DeadLetter::new("p", &raw, &second, 5));
+        assert_eq!((&second["payload_base64"], &second["source_offset"]), (&json!("/wCAYQ=="), &json!(41)));
+        assert_eq!(second.get("payload"), None);
+    }
+
+    #[test]
+    fn a_row_of_columns_is_kept_as_json() {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+        let columns = RecordBatch::try_from_iter([("open", column)]).unwrap();
+        let raw = raw(Payload::Columns { columns, first_offset: 100 });
+        let reject = reject(1);
+        let dead_letter = DeadLetter::new("p", &raw, &reject, 5);
+        assert_eq!((&*dead_letter.payload, dead_letter.offset), (&b"{\"open\":2}"[..], 101));
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_said_so() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let error = write_stream(&mut writer, "output", b"row\n").unwrap_err();
+        assert_eq!((error.code(), error.to_string().contains("was closed by the program")), (1, true));
+        assert!(write_stream(&mut writer, "output", b"").is_ok());
+    }
+}

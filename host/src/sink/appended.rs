@@ -26,6 +26,12 @@ impl AppendedFile {
 
     /// Opens or makes the file and locks it, without looking at its length: [`AppendedFile::recover`] does.
     pub fn lock(path: &Path) -> Result<AppendedFile> {
+        if path.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
+            return Err(Error::Surroundings(format!(
+                "`{}` is a device or a pipe, which cannot be cut to what was committed: give the path of a file",
+                path.display()
+            )));
+        }
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -150,5 +156,51 @@ pub fn io_error(doing: &str, path: &Path, error: &std::io::Error) -> Error {
             Error::Surroundings(format!("cannot {doing} `{path}`: {error}; give another path"))
         }
         _ => Error::Running(format!("cannot {doing} `{path}`: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::path::Path;
+
+    use super::{AppendedFile, io_error};
+
+    #[test]
+    fn bytes_count_when_they_are_committed() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("rows");
+        let mut file = AppendedFile::open(&path, None).unwrap();
+        let first = file.append(b"first").unwrap();
+        file.commit(first);
+        assert_eq!(file.append(b"a long one that was not committed").unwrap(), 38);
+        assert_eq!(file.append(b" two").unwrap(), 9);
+        assert_eq!(std::fs::read(&path).unwrap(), b"first two");
+        drop(file);
+        assert_eq!(AppendedFile::open(&path, Some(5)).unwrap().committed_bytes(), 5);
+        assert_eq!(std::fs::read(&path).unwrap(), b"first");
+    }
+
+    #[test]
+    fn a_device_is_refused() {
+        let error = AppendedFile::lock(Path::new("/dev/null")).unwrap_err();
+        assert_eq!((error.code(), error.to_string().contains("is a device")), (3, true), "{error}");
+    }
+
+    #[test]
+    fn each_failure_has_its_exit_code_and_sentence() {
+        let cases = [
+            (ErrorKind::StorageFull, 1, "the disk is full"),
+            (ErrorKind::QuotaExceeded, 1, "the disk is full"),
+            (ErrorKind::NotFound, 3, "its folder does not exist"),
+            (ErrorKind::PermissionDenied, 3, "this user may not write there"),
+            (ErrorKind::ReadOnlyFilesystem, 3, "this user may not write there"),
+            (ErrorKind::NotADirectory, 3, "give another path"),
+            (ErrorKind::Other, 1, "cannot write `out.jsonl`"),
+        ];
+        for (kind, code, sentence) in cases {
+            let error = io_error("write", Path::new("out.jsonl"), &kind.into());
+            assert_eq!((error.code(), error.to_string().contains(sentence)), (code, true), "{error}");
+        }
     }
 }

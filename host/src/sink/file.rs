@@ -625,3 +625,275 @@ fn columns_asked(batch: &RecordBatch, asked: &SchemaRef, path: &Path) -> Result<
         .and_then(|columns| RecordBatch::try_new_with_options(asked.clone(), columns, &options))
         .map_err(|error| not_a_part(path, &error))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use tempfile::TempDir;
+
+    use super::super::Sink;
+    use super::super::test_rows::{
+        at, candles, minutes, partition, pipeline, read_minutes, remember, schema, write,
+    };
+    use super::super::values::{Value, Values};
+    use super::{Error, part_number};
+
+    const JSONL: &str = r#"{ "file": { "path": "out.jsonl" } }"#;
+    const PARQUET: &str = r#"{ "file": { "path": "out", "format": "parquet" } }"#;
+
+    fn open(folder: &TempDir, sink: &str) -> Result<Sink, Error> {
+        Sink::open(&pipeline(sink, None), &schema(), folder.path())
+    }
+
+    fn failure<T>(result: Result<T, Error>) -> (u8, String) {
+        let error = result.err().expect("this must fail");
+        (error.code(), error.to_string())
+    }
+
+    /// Every file below a folder with its content.
+    fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(contents(&path));
+            } else {
+                found.push((path.clone(), fs::read(&path).unwrap()));
+            }
+        }
+        found.sort();
+        found
+    }
+
+    fn append(path: &Path, more: &[u8]) {
+        let content = fs::read(path).unwrap();
+        fs::write(path, [&content[..], more].concat()).unwrap();
+    }
+
+    #[test]
+    fn both_formats_go_on_where_they_were() {
+        for format in [JSONL, PARQUET] {
+            let folder = TempDir::new().unwrap();
+            let mut sink = open(&folder, format).unwrap();
+            assert_eq!(sink.position(&partition()).unwrap(), at(0));
+            assert!(read_minutes(&mut sink, &remember(9, 9)).is_empty());
+            write(&mut sink, 0, 4, &minutes(0..3), &[b"bad"]).unwrap();
+            write(&mut sink, 4, 5, &minutes(0..0), &[]).unwrap();
+            drop(sink);
+            let mut sink = open(&folder, format).unwrap();
+            assert_eq!(sink.position(&partition()).unwrap(), at(5));
+            write(&mut sink, 5, 6, &minutes(3..4), &[]).unwrap();
+            assert_eq!(read_minutes(&mut sink, &remember(9, 9)), [0, 1, 2, 3]);
+            let (code, text) = failure(write(&mut sink, 5, 7, &minutes(9..10), &[]));
+            assert_eq!((code, text.contains("is 6, expected 5")), (1, true), "{text}");
+            assert_eq!(read_minutes(&mut sink, &remember(9, 9)), [0, 1, 2, 3]);
+        }
+    }
+
+    #[test]
+    fn what_a_crash_left_is_taken_away() {
+        for (format, letters) in [(JSONL, "out.rejected.jsonl"), (PARQUET, "out/_rejected.jsonl")] {
+            let folder = TempDir::new().unwrap();
+            drop(open(&folder, format).unwrap());
+            let new = contents(folder.path());
+            let begin = |path: &str| fs::write(folder.path().join(path), b"{\"half").unwrap();
+            if format == JSONL {
+                begin("out.jsonl");
+            } else {
+                begin("out/part-0000000000.parquet");
+                begin("out/part-0000000001.parquet.tmp");
+            }
+            begin(letters);
+            let mut sink = open(&folder, format).unwrap();
+            assert_eq!(contents(folder.path()), new);
+            write(&mut sink, 0, 4, &minutes(0..3), &[b"bad"]).unwrap();
+            drop(sink);
+            let committed = contents(folder.path());
+            if format == JSONL {
+                append(&folder.path().join("out.jsonl"), b"{\"timestamp\":1}\n{");
+            } else {
+                begin("out/part-0000000001.parquet");
+            }
+            append(&folder.path().join(letters), b"{\"pipe");
+            drop(open(&folder, format).unwrap());
+            assert_eq!(contents(folder.path()), committed);
+        }
+    }
+
+    #[test]
+    fn data_of_somebody_else_are_not_touched() {
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join("out.jsonl"), "mine\n").unwrap();
+        let (code, text) = failure(open(&folder, JSONL));
+        assert_eq!((code, text.contains("exists already")), (3, true), "{text}");
+        fs::create_dir(folder.path().join("out")).unwrap();
+        fs::write(folder.path().join("out/part-0000000007.parquet"), "mine\n").unwrap();
+        fs::write(folder.path().join("out/other.parquet"), "mine\n").unwrap();
+        let (code, text) = failure(open(&folder, PARQUET));
+        assert_eq!((code, text.contains("has Parquet files already")), (3, true), "{text}");
+        let mine = contents(folder.path()).into_iter().filter(|(_, content)| content == b"mine\n");
+        assert_eq!(mine.count(), 3);
+        let fresh = TempDir::new().unwrap();
+        fs::write(fresh.path().join("out.rejected.jsonl"), "mine\n").unwrap();
+        assert_eq!(failure(open(&fresh, JSONL)).0, 3);
+        assert_eq!(fs::read(fresh.path().join("out.rejected.jsonl")).unwrap(), b"mine\n");
+    }
+
+    #[test]
+    fn a_file_that_has_lost_rows_is_refused() {
+        let folder = TempDir::new().unwrap();
+        let mut sink = open(&folder, JSONL).unwrap();
+        write(&mut sink, 0, 3, &minutes(0..3), &[b"bad"]).unwrap();
+        drop(sink);
+        fs::write(folder.path().join("out.jsonl"), "{}\n").unwrap();
+        let (code, text) = failure(open(&folder, JSONL));
+        assert_eq!((code, text.contains("has 3 bytes, but")), (3, true), "{text}");
+        fs::remove_file(folder.path().join("out.jsonl")).unwrap();
+        assert_eq!(failure(open(&folder, JSONL)).0, 3);
+    }
+
+    #[test]
+    fn a_dead_letter_file_that_was_put_away_begins_anew() {
+        let folder = TempDir::new().unwrap();
+        let mut sink = open(&folder, JSONL).unwrap();
+        write(&mut sink, 0, 1, &minutes(0..0), &[b"bad"]).unwrap();
+        drop(sink);
+        let path = folder.path().join("out.rejected.jsonl");
+        fs::remove_file(&path).unwrap();
+        let mut sink = open(&folder, JSONL).unwrap();
+        write(&mut sink, 1, 2, &minutes(0..0), &[b"worse"]).unwrap();
+        assert!(String::from_utf8(fs::read(&path).unwrap()).unwrap().contains("\"payload\":\"worse\"}\n"));
+    }
+
+    #[test]
+    fn two_processes_cannot_write_the_same_place() {
+        for format in [JSONL, PARQUET] {
+            let folder = TempDir::new().unwrap();
+            let first = open(&folder, format).unwrap();
+            let (code, text) = failure(open(&folder, format));
+            assert_eq!((code, text.contains("is being written by another process")), (3, true), "{text}");
+            drop(first);
+            open(&folder, format).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_newest_rows_are_read_back_oldest_first() {
+        for format in [JSONL, PARQUET] {
+            let folder = TempDir::new().unwrap();
+            let mut sink = open(&folder, format).unwrap();
+            // 25,000 lines are more than one block of the search from the end.
+            for part in 0..3 {
+                let start = part * 10_000;
+                let end = (start + 10_000).min(25_000);
+                write(&mut sink, part as u64, part as u64 + 1, &minutes(start..end), &[]).unwrap();
+            }
+            let last = |count: i64| (25_000 - count..25_000).collect::<Vec<_>>();
+            assert_eq!(read_minutes(&mut sink, &remember(5, 1_000)), last(5));
+            assert_eq!(read_minutes(&mut sink, &remember(9_000, 5_999)), last(6_000));
+            assert_eq!(read_minutes(&mut sink, &remember(12_345, 1 << 20)), last(12_345));
+            assert_eq!(read_minutes(&mut sink, &remember(1 << 20, 1 << 20)), last(25_000));
+            assert!(read_minutes(&mut sink, &remember(0, 1)).is_empty());
+        }
+    }
+
+    #[test]
+    fn every_value_comes_back_as_it_was() {
+        let rows = candles(&[
+            (1, f64::NAN, None),
+            (2, f64::INFINITY, Some(i64::MIN)),
+            (3, f64::NEG_INFINITY, Some(i64::MAX)),
+            (4, 0.1 + 0.2, Some(0)),
+            (5, -1e-310, Some(-1)),
+        ]);
+        for format in [JSONL, PARQUET] {
+            let folder = TempDir::new().unwrap();
+            let mut sink = open(&folder, format).unwrap();
+            write(&mut sink, 0, 1, &rows, &[]).unwrap();
+            let columns: Vec<_> = schema().fields().iter().map(|field| field.name().clone()).collect();
+            let mut found = Vec::new();
+            sink.read_back(0, &columns, &remember(9, 9), &mut |batch| {
+                found.push(batch);
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!((found.len(), found[0].schema()), (1, schema()));
+            for (column, expected) in Values::of_batch(&found[0]).iter().zip(Values::of_batch(&rows)) {
+                for row in 0..rows.num_rows() {
+                    let (value, expected) = (column.at(row), expected.at(row));
+                    let both_nan = matches!((value, expected), (Value::Float(a), Value::Float(b)) if a.is_nan() && b.is_nan());
+                    assert!(both_nan || value == expected, "{value:?} {expected:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_that_was_put_away_is_not_missed() {
+        let folder = TempDir::new().unwrap();
+        let mut sink = open(&folder, PARQUET).unwrap();
+        for part in 0..3 {
+            write(&mut sink, part, part + 1, &minutes(part as i64..part as i64 + 1), &[]).unwrap();
+        }
+        fs::remove_file(folder.path().join("out/part-0000000001.parquet")).unwrap();
+        drop(sink);
+        assert_eq!(read_minutes(&mut open(&folder, PARQUET).unwrap(), &remember(9, 9)), [0, 2]);
+        fs::write(folder.path().join("out/part-0000000001.parquet"), "not a part").unwrap();
+        let read = open(&folder, PARQUET).unwrap().read_back(0, &[], &remember(9, 9), &mut |_| Ok(()));
+        assert_eq!(failure(read).0, 3);
+    }
+
+    #[test]
+    fn what_the_sidecar_says_must_fit() {
+        let folder = TempDir::new().unwrap();
+        drop(open(&folder, JSONL).unwrap());
+        let sidecar = folder.path().join("out.jsonl.position");
+        let right = fs::read_to_string(&sidecar).unwrap();
+        let cases = [
+            (right.replace("\"test\"", "\"other\""), "is of pipeline `other`, expected `test`"),
+            (right.replace("\"version\":1", "\"version\":2"), "has version 2, expected 1"),
+            (right.replace("jsonl\":{\"bytes", "parquet\":{\"parts"), "is of a parquet sink, expected jsonl"),
+            ("{".into(), "does not say how much was written"),
+        ];
+        for (wrong, expected) in cases {
+            fs::write(&sidecar, wrong).unwrap();
+            let (code, text) = failure(open(&folder, JSONL));
+            assert_eq!((code, text.contains(expected)), (3, true), "{text}");
+        }
+    }
+
+    #[test]
+    fn places_that_cannot_be_are_refused() {
+        let folder = TempDir::new().unwrap();
+        fs::create_dir(folder.path().join("sub")).unwrap();
+        fs::write(folder.path().join("file"), "").unwrap();
+        let cases = [
+            (r#"{ "file": { "path": "none/out.jsonl" } }"#, None, 3, "its folder does not exist"),
+            (r#"{ "file": { "path": "sub" } }"#, None, 3, "it is a folder"),
+            (r#"{ "file": { "path": "/proc/out.jsonl" } }"#, None, 3, "cannot open `/proc/out.jsonl`"),
+            (r#"{ "file": { "path": "file", "format": "parquet" } }"#, None, 3, "make the folder"),
+            (JSONL, Some(r#"{ "sqlite": {} }"#), 2, "needs `sink.sqlite`"),
+            (JSONL, Some(r#"{ "file": { "path": "./out.jsonl" } }"#), 2, "cannot share the file"),
+        ];
+        for (sink, dead_letter, expected, sentence) in cases {
+            let (code, text) = failure(Sink::open(&pipeline(sink, dead_letter), &schema(), folder.path()));
+            assert_eq!((code, text.contains(sentence)), (expected, true), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_names_of_parts_are_parts() {
+        assert_eq!(part_number("part-0000000012.parquet"), Some(12));
+        assert_eq!(part_number("part-0000000012.parquet.tmp"), Some(12));
+        for name in [
+            "part-12.parquet",
+            "part-00000000+1.parquet",
+            "part-0000000012.csv",
+            "my-part-0000000012.parquet",
+        ] {
+            assert_eq!(part_number(name), None);
+        }
+    }
+}

@@ -195,3 +195,85 @@ fn display(value: &ArrayRef) -> String {
         .and_then(|formatter| formatter.value(0).try_to_string());
     shown.unwrap_or_else(|error| format!("cannot be shown: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{
+        ArrayRef, BinaryArray, Decimal128Array, Float32Array, Int32Array, NullArray, RecordBatch,
+        StringArray, TimestampMicrosecondArray, UInt64Array,
+    };
+    use serde_json::{Value as Json, json};
+
+    use super::super::test_rows::candles;
+    use super::{append_integer, append_lines, append_text, row_of_any_type};
+
+    #[test]
+    fn a_row_is_one_line_with_null_and_the_words_for_floats() {
+        let mut out = Vec::new();
+        append_lines(&candles(&[(1, 0.1, None), (2, f64::NAN, Some(-3))]), &mut out);
+        let expected = concat!(
+            r#"{"timestamp":60000,"close":0.1,"source":"binance","symbol":"BTC/USDT","timeframe":"1m","revision":null,"closed":true}"#,
+            "\n",
+            r#"{"timestamp":120000,"close":"NaN","source":"binance","symbol":"BTC/USDT","timeframe":"1m","revision":-3,"closed":true}"#,
+            "\n"
+        );
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn texts_and_integers_come_back_from_any_reader() {
+        let every_control: String = (0..=0x7f_u8).map(char::from).collect();
+        for text in ["", "plain", "\"", "\\", "ÄÖ😀\u{2028}", "a\nb\r\t\0", &every_control] {
+            let mut out = Vec::new();
+            append_text(text, &mut out);
+            assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        }
+        for value in [0, 7, -7, 10, i64::MAX, i64::MIN] {
+            let mut out = Vec::new();
+            append_integer(value, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), value.to_string());
+        }
+    }
+
+    #[test]
+    fn a_column_is_written_under_its_name_in_json() {
+        let schema = arrow_schema::Schema::new(vec![arrow_schema::Field::new(
+            "validated_at",
+            crate::batch::Kind::Integer.data_type(),
+            true,
+        )]);
+        let column: ArrayRef = Arc::new(arrow_array::Int64Array::from(vec![1]));
+        let mut out = Vec::new();
+        append_lines(&RecordBatch::try_new(Arc::new(schema), vec![column]).unwrap(), &mut out);
+        assert_eq!(out, b"{\"validatedAt\":1}\n");
+    }
+
+    #[test]
+    fn a_row_of_a_source_keeps_its_values_whatever_their_type() {
+        let columns: [(&str, ArrayRef); 9] = [
+            ("small", Arc::new(Int32Array::from(vec![1, -5]))),
+            ("large", Arc::new(UInt64Array::from(vec![1, u64::MAX]))),
+            ("single", Arc::new(Float32Array::from(vec![1.0, 0.1]))),
+            ("text", Arc::new(StringArray::from(vec!["a", "q\"q"]))),
+            ("none", Arc::new(StringArray::from(vec![Some("a"), None]))),
+            ("null", Arc::new(NullArray::new(2))),
+            ("bytes", Arc::new(BinaryArray::from(vec![&b"a"[..], b"\xff"]))),
+            ("time", Arc::new(TimestampMicrosecondArray::from(vec![0, 1_500_000]).with_timezone("UTC"))),
+            (
+                "exact",
+                Arc::new(Decimal128Array::from(vec![1, 12_345]).with_precision_and_scale(10, 2).unwrap()),
+            ),
+        ];
+        let batch =
+            RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)))
+                .unwrap();
+        let row: Json = serde_json::from_slice(&row_of_any_type(&batch, 1)).unwrap();
+        let expected = json!({
+            "small": -5, "large": u64::MAX, "single": 0.1, "text": "q\"q", "none": null, "null": null,
+            "bytes": "ff", "time": "1970-01-01T00:00:01.500Z", "exact": "123.45"
+        });
+        assert_eq!(row, expected);
+    }
+}
