@@ -1,1 +1,172 @@
 //! The commands.
+
+pub mod check;
+mod completions;
+pub mod engine;
+mod inspect;
+mod report;
+mod run;
+mod schema;
+
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::error::{Error, Result};
+
+/// Move market data through rules that check and enrich it.
+///
+/// A pipeline file names one source, an ordered list of rules and one sink. Rules are WebAssembly
+/// components: they see columns, reach nothing outside, and cannot stop the host. Rows that a rule rejects
+/// go to the dead letter with their original bytes and the reason.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, after_long_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+EXIT CODES:
+  0    done; also when one signal asked to stop
+  1    failed while data was flowing
+  2    a pipeline file, a component or the command line is wrong
+  3    the surroundings are wrong: a missing input, a locked database
+  130  stopped by a second SIGINT; 143 by a second SIGTERM";
+
+/// What every command accepts.
+#[derive(Debug, Args)]
+struct Global {
+    /// Folder of the rules that pipeline files give by name
+    ///
+    /// Without it: the folder `guests` beside the binary, or beside the binary's folder.
+    #[arg(long, global = true, value_name = "DIR", env = "TIDEGATE_GUESTS")]
+    guests: Option<PathBuf>,
+    /// How log lines are written to standard error
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log: LogFormat,
+    /// Show errors only: no progress, no summary as text
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Arguments),
+    Check(check::Arguments),
+    Inspect(inspect::Arguments),
+    Schema(schema::Arguments),
+    Completions(completions::Arguments),
+}
+
+impl Global {
+    fn guests_folder(&self) -> PathBuf {
+        self.guests.clone().unwrap_or_else(guests_beside_the_binary)
+    }
+}
+
+/// `guests` beside the binary, or, as in a build, beside the binary's folder.
+fn guests_beside_the_binary() -> PathBuf {
+    let Some(folder) = std::env::current_exe().ok().and_then(|binary| Some(binary.parent()?.to_owned()))
+    else {
+        return "guests".into();
+    };
+    let beside = folder.join("guests");
+    let above = folder.join("../guests");
+    if !beside.is_dir() && above.is_dir() { above } else { beside }
+}
+
+/// Runs the command that the command line names.
+pub fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    log(&global);
+    let result = match command {
+        Command::Run(arguments) => run::run(&global, &arguments),
+        Command::Check(arguments) => check::run(&global, &arguments),
+        Command::Inspect(arguments) => inspect::run(&global, &arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(&error)
+        }
+    }
+}
+
+fn log(global: &Global) {
+    let level = if global.quiet { LevelFilter::ERROR } else { LevelFilter::WARN };
+    let lines = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match global.log {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}
+
+/// Writes an error for people. A closed standard error leaves nobody to tell.
+fn complain(error: &Error) {
+    drop(writeln!(std::io::stderr(), "tidegate: {error}"));
+}
+
+/// Writes to standard output. A reader that has gone, such as `head`, is no failure.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::Surroundings(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A value as pretty JSON and a line end.
+fn pretty(value: &serde_json::Value) -> String {
+    format!("{value:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples_and_every_file_command_needs_a_file() {
+        for command in Cli::command().get_subcommands() {
+            let examples = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+            assert!(examples.starts_with("EXAMPLES:"), "{}", command.get_name());
+        }
+        for command in ["run", "check", "inspect", "completions"] {
+            assert_eq!(Cli::try_parse_from(["tidegate", command]).unwrap_err().exit_code(), 2, "{command}");
+        }
+    }
+
+    #[test]
+    fn the_time_of_a_run_is_a_timestamp() {
+        let cli = |now| Cli::try_parse_from(["tidegate", "run", "p.yaml", "--now", now]);
+        assert!(cli("2026-01-02T03:04:05Z").is_ok());
+        assert!(cli("yesterday").is_err());
+    }
+}

@@ -106,6 +106,16 @@ pub fn resolve(folder: &Path, path: &str) -> PathBuf {
     if path == "-" { path.into() } else { folder.join(path) }
 }
 
+/// The file of a rule's component: a path relative to the pipeline file's folder, or a bare name in the
+/// guests folder.
+pub fn component_path(folder: &Path, guests: &Path, component: &str) -> PathBuf {
+    if component.contains(['/', '\\']) || component.ends_with(".wasm") {
+        folder.join(component)
+    } else {
+        guests.join(format!("{component}.wasm"))
+    }
+}
+
 fn read_text(path: &Path) -> Result<String, Finding> {
     let cannot = |error: std::io::Error| {
         let reason = match error.kind() {
