@@ -12,7 +12,7 @@
 //! - [`dead_letter`]: rejected rows with their original bytes and the reason
 //! - [`error`]: what stops a pipeline, and the exit code it means
 //! - [`summary`]: what a run has done
-//! - [`shutdown`]: signals
+//! - [`shutdown`]: stopping on signals
 //! - [`cli`]: the commands
 
 pub mod batch;

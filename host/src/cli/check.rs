@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::engine::{self, Description};
-use super::{Global, print};
+use super::{FILES_ARE_WRONG, Global, list, print};
 use crate::batch::Kind;
 use crate::error::Result;
 use crate::pipeline_file::finding::{Finding, hint};
@@ -37,12 +37,13 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
         return Ok(0);
     }
     if !arguments.json {
-        return Err(pipeline_file::finding::error(&findings));
+        list(&findings);
+        return Ok(FILES_ARE_WRONG);
     }
     for finding in &findings {
         print(&format!("{}\n", serde_json::json!(finding)))?;
     }
-    Ok(2)
+    Ok(FILES_ARE_WRONG)
 }
 
 /// All that is wrong with one pipeline file.

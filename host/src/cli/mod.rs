@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::error::{Error, Result};
+use crate::pipeline_file::finding::Finding;
 
 /// Move market data through rules that check and enrich it.
 ///
@@ -30,6 +31,9 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// The exit code of [`Error::Files`].
+const FILES_ARE_WRONG: u8 = 2;
 
 const EXIT_CODES: &str = "\
 EXIT CODES:
@@ -124,6 +128,14 @@ fn log(global: &Global) {
 /// Writes an error for people. A closed standard error leaves nobody to tell.
 fn complain(error: &Error) {
     drop(writeln!(std::io::stderr(), "tidegate: {error}"));
+}
+
+/// Writes findings, each in a line that starts with its place, as editors expect.
+fn list(findings: &[Finding]) {
+    let mut err = std::io::stderr().lock();
+    for finding in findings {
+        drop(writeln!(err, "{finding}"));
+    }
 }
 
 /// Writes to standard output. A reader that has gone, such as `head`, is no failure.

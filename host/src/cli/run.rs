@@ -12,7 +12,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::engine::{self, RunOptions};
 use super::report::{self, grouped};
-use super::{Global, complain, print};
+use super::{FILES_ARE_WRONG, Global, complain, list, print};
 use crate::error::{Error, Result};
 use crate::pipeline_file::{self, DeadLetter, Loaded, Sink};
 use crate::shutdown::Shutdown;
@@ -68,7 +68,7 @@ fn read(files: &[PathBuf]) -> (Vec<Loaded>, u8) {
     let mut pipelines = Vec::new();
     let mut worst = 0;
     for path in files {
-        let error = match pipeline_file::read(path) {
+        let findings = match pipeline_file::read(path) {
             Ok(loaded) if names.insert(loaded.pipeline.name.clone()) => {
                 pipelines.push(loaded);
                 continue;
@@ -76,12 +76,12 @@ fn read(files: &[PathBuf]) -> (Vec<Loaded>, u8) {
             // Two pipelines of one name would move one position.
             Ok(loaded) => {
                 let message = format!("another pipeline of this run has the name `{}`", loaded.pipeline.name);
-                pipeline_file::finding::error(&[loaded.finding(&["name"], &message)])
+                vec![loaded.finding(&["name"], &message)]
             }
-            Err(findings) => pipeline_file::finding::error(&findings),
+            Err(findings) => findings,
         };
-        complain(&error);
-        worst = worst.max(error.code());
+        list(&findings);
+        worst = FILES_ARE_WRONG;
     }
     (pipelines, worst)
 }

@@ -429,7 +429,8 @@ impl<'de> de::Deserializer<'de> for At<'_> {
             }
             _ => return Err(Problem::Mismatch { expected: one_of(), actual: None }),
         };
-        for (key, _) in entries.iter().filter(|(key, _)| !variants.contains(&key.name.as_str())) {
+        let unknown = entries.iter().find(|(key, _)| !variants.contains(&key.name.as_str()));
+        if let Some((key, _)) = unknown {
             let hint = hint(&key.name, variants);
             let sentence = format!("unknown key `{}` in `{}`; {hint}", shorten(&key.name), self.path);
             return Err(Problem::At(key.mark, sentence));

@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::error::Error;
-
 /// A place in a file, counted from 1 as editors do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Mark {
@@ -49,12 +47,6 @@ impl fmt::Display for Finding {
             None => write!(f, "{}: {}", self.file.display(), self.message),
         }
     }
-}
-
-/// The findings as the failure of a command, one a line.
-pub fn error(findings: &[Finding]) -> Error {
-    let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
-    Error::Files(lines.join("\n"))
 }
 
 /// The known name that the user probably meant.
