@@ -7,7 +7,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+pub mod bench;
+pub mod chaos;
 pub mod guests;
+pub mod lint;
+pub mod quickstart;
+pub mod sample;
+pub mod test;
 
 /// Something that whoever runs the command must install or correct first: exit code 2.
 #[derive(Debug)]
@@ -20,6 +26,18 @@ impl std::fmt::Display for Missing {
 }
 
 impl std::error::Error for Missing {}
+
+/// A command that has said itself what is wrong; only its exit code is left to pass on.
+#[derive(Debug)]
+pub struct Failed(pub u8);
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "exit code {}", self.0)
+    }
+}
+
+impl std::error::Error for Failed {}
 
 /// The folder of the workspace.
 pub fn root() -> PathBuf {
