@@ -117,7 +117,8 @@ impl Way {
         if !linker.is_file() {
             return Err(nothing_fits(&format!("`{}` does not exist", linker.display())));
         }
-        if !debian_is_ready() && !(apt_install(&DEBIAN_PACKAGES)? && debian_is_ready()) {
+        let is_ready = debian_is_ready() || (apt_install(&DEBIAN_PACKAGES)? && debian_is_ready());
+        if !is_ready {
             return Err(nothing_fits(&format!(
                 "`{DEBIAN_RUSTC}` with the source of its standard library is not there"
             )));
