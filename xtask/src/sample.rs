@@ -201,7 +201,7 @@ impl Numbers {
     }
 
     /// From 0 up to and without `end`.
-    fn below(&mut self, end: i64) -> i64 {
+    pub(crate) fn below(&mut self, end: i64) -> i64 {
         (self.next() % end.max(1) as u64) as i64
     }
 
