@@ -194,3 +194,12 @@ pub struct Decoded {
     /// Rows without a payload: empty lines, tombstones of a topic.
     pub tombstones: u64,
 }
+
+/// Bytes in hexadecimal, as `sha256sum` prints them.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

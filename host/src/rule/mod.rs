@@ -1,1 +1,18 @@
-//! Components: loading, limits, calls, checked answers.
+//! Rules: loading, limits, calls, checked answers. Only this module knows wasmtime.
+//!
+//! - `engine`: the one engine of the process and its clock
+//! - `component`: a file that has been checked, compiled and has described itself
+//! - `instance`: one instance for a rule and a partition: the calls, under limits
+//! - `columns`: Arrow columns to the contract's and back, every answer checked
+//! - `slot`: a rule in a lane: its instances, its memory, and the search for the row that makes it fail
+
+mod bindings;
+mod columns;
+mod component;
+mod engine;
+mod instance;
+mod slot;
+
+pub use component::{Component, Description, InputColumn};
+pub use instance::{CallError, Instance};
+pub use slot::{Applied, Slot};

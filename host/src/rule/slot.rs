@@ -1,0 +1,308 @@
+//! A rule in a lane: one instance a partition, its memory, and the search for the row that makes it fail.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow_schema::{Field, Schema, SchemaRef};
+use arrow_select::concat::concat_batches;
+use arrow_select::filter::{FilterBuilder, filter_record_batch};
+
+use super::columns::Outcome;
+use super::component::Component;
+use super::instance::{CallError, Instance};
+use crate::batch::{Batch, Reject};
+use crate::error::{Error, Result};
+use crate::pipeline_file::{self, Limits};
+
+/// When so many rows of one batch make a rule fail, it is not the rows: the pipeline stops instead of emptying
+/// itself into the dead letter. Each costs some twenty calls to find.
+const POISONOUS_ROWS_MAX: usize = 16;
+
+/// Reads rows back from the sink for a rule that remembers: partition, columns, and whom to show them.
+pub type ReadBack<'a> =
+    dyn FnMut(i32, &[String], &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<()> + 'a;
+
+/// A rule in a lane.
+pub struct Slot {
+    name: Arc<str>,
+    component: Component,
+    limits: Limits,
+    settings: String,
+    reasons: Vec<Arc<str>>,
+    /// The columns of `remember` that the pipeline has: those that the rule reads, then those it writes.
+    remembered: Vec<String>,
+    /// The columns after this rule.
+    schema: SchemaRef,
+    instances: HashMap<i32, Instance>,
+    time: Duration,
+    rows: u64,
+}
+
+/// What a rule has made of a batch.
+#[derive(Debug)]
+pub struct Applied {
+    /// The rows that it kept, with its columns.
+    pub kept: Batch,
+    /// The rows that it rejected, and those on which it failed.
+    pub rejects: Vec<Reject>,
+    /// How many rows it dropped.
+    pub dropped: u64,
+}
+
+impl Slot {
+    /// A rule whose input has the columns of `schema`.
+    ///
+    /// # Errors
+    /// [`Error::Files`] when the rule refuses its settings.
+    pub fn new(rule: &pipeline_file::Rule, component: Component, schema: &SchemaRef) -> Result<Slot> {
+        component.check_settings(&rule.settings, &rule.limits).map_err(|sentence| {
+            Error::Files(format!("the rule `{}` refuses its settings: {sentence}", rule.name))
+        })?;
+        let output = output_schema(schema, &component);
+        let description = &component.description;
+        let reads = description.reads.iter().map(|column| &column.name);
+        let mut remembered: Vec<String> = Vec::new();
+        for name in reads.chain(description.writes.iter().map(|(name, _)| name)) {
+            if output.column_with_name(name).is_some() && !remembered.contains(name) {
+                remembered.push(name.clone());
+            }
+        }
+        Ok(Slot {
+            name: rule.name.as_str().into(),
+            reasons: description.reasons.iter().map(|reason| reason.as_str().into()).collect(),
+            settings: serde_json::Value::Object(rule.settings.clone()).to_string(),
+            limits: rule.limits.clone(),
+            remembered,
+            schema: output,
+            component,
+            instances: HashMap::new(),
+            time: Duration::ZERO,
+            rows: 0,
+        })
+    }
+
+    /// The rule's name in the pipeline file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The columns after this rule.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// SHA-256 of the component in hexadecimal.
+    pub fn version(&self) -> &str {
+        &self.component.sha256
+    }
+
+    /// Mean time of its calls, the border included, in nanoseconds a row.
+    pub fn ns_per_row(&self) -> f64 {
+        if self.rows == 0 { 0.0 } else { self.time.as_nanos() as f64 / self.rows as f64 }
+    }
+
+    /// Applies the rule to a batch of a partition.
+    ///
+    /// A batch on which the rule fails is divided until the rows are found that make it fail; they are rejected
+    /// with how it failed as the reason.
+    ///
+    /// # Errors
+    /// [`Error::Running`] when the rule fails on more rows than can be the rows' fault, or cannot be started.
+    pub fn apply(
+        &mut self,
+        partition: i32,
+        now_ms: i64,
+        batch: Batch,
+        read_back: &mut ReadBack<'_>,
+    ) -> Result<Applied> {
+        let rows = batch.rows.len();
+        if rows == 0 {
+            let columns = self.with_columns(&batch.columns, Vec::new());
+            return Ok(Applied { kept: Batch { columns, rows: batch.rows }, rejects: Vec::new(), dropped: 0 });
+        }
+        let mut division =
+            Division { partition, now_ms, batch: &batch, parts: Vec::new(), poisonous: 0, read_back };
+        self.decide(&mut division, 0..rows)?;
+        if division.poisonous == rows && rows > 1 {
+            let last = division.parts.last().and_then(|part| part.rejects.last());
+            let detail = last.map_or("", |reject| reject.detail.as_str());
+            return Err(Error::Running(format!(
+                "the rule `{}` fails on every row of a batch of {rows}: {detail}; nothing of the batch was written",
+                self.name
+            )));
+        }
+        Ok(joined(division.parts, &self.schema))
+    }
+
+    /// Decides the rows of `range`, as a whole or in ever smaller parts.
+    fn decide(&mut self, division: &mut Division<'_, '_>, range: Range<usize>) -> Result<()> {
+        let input = division.batch.columns.slice(range.start, range.len());
+        let rows = &division.batch.rows[range.clone()];
+        let failure = match self.call(division, &input)? {
+            Ok(outcome) => {
+                let part = self.part(&input, rows, outcome)?;
+                division.parts.push(part);
+                return Ok(());
+            }
+            Err(failure) => failure,
+        };
+        if range.len() > 1 {
+            let middle = range.start + range.len() / 2;
+            self.decide(division, range.start..middle)?;
+            return self.decide(division, middle..range.end);
+        }
+        division.poisonous += 1;
+        if division.poisonous > POISONOUS_ROWS_MAX {
+            return Err(Error::Running(format!(
+                "the rule `{}` fails on more than {POISONOUS_ROWS_MAX} rows of a batch of {}: {failure}; nothing of the batch was written",
+                self.name,
+                division.batch.rows.len()
+            )));
+        }
+        tracing::warn!(rule = &*self.name, %failure, "a rule failed on a row, which goes to the dead letter");
+        let part = self.poisonous_part(&input, rows[0], &failure);
+        division.parts.push(part);
+        Ok(())
+    }
+
+    /// One call. After a failed one the instance is gone.
+    fn call(
+        &mut self,
+        division: &mut Division<'_, '_>,
+        input: &RecordBatch,
+    ) -> Result<std::result::Result<Outcome, CallError>> {
+        let mut instance = match self.instances.remove(&division.partition) {
+            Some(instance) => instance,
+            None => self.start(division)?,
+        };
+        let start = Instant::now();
+        let answer = instance.transform(&self.component, division.now_ms, input);
+        self.time += start.elapsed();
+        self.rows += input.num_rows() as u64;
+        if answer.is_ok() {
+            self.instances.insert(division.partition, instance);
+        }
+        Ok(answer)
+    }
+
+    /// A new instance that remembers what the sink has and what of this batch is already decided.
+    fn start(&self, division: &mut Division<'_, '_>) -> Result<Instance> {
+        let fault = |failure: CallError| {
+            Error::Running(format!("the rule `{}` failed when an instance was made: {failure}", self.name))
+        };
+        let mut instance = Instance::new(&self.component, &self.limits, &self.settings).map_err(fault)?;
+        if !self.component.description.remembers {
+            return Ok(instance);
+        }
+        let mut remember = |rows: RecordBatch| {
+            instance.remember(&rows).map_err(|failure| {
+                Error::Running(format!("the rule `{}` failed when it was shown rows: {failure}", self.name))
+            })
+        };
+        (division.read_back)(division.partition, &self.remembered, &mut remember)?;
+        for part in &division.parts {
+            let columns = &part.kept.columns;
+            let indexes: Vec<usize> =
+                self.remembered.iter().filter_map(|name| columns.schema().index_of(name).ok()).collect();
+            remember(columns.project(&indexes).expect("the indexes are the schema's own"))?;
+        }
+        Ok(instance)
+    }
+
+    fn part(&self, input: &RecordBatch, rows: &[u32], outcome: Outcome) -> Result<Applied> {
+        let rejects = (outcome.rejected.into_iter())
+            .map(|(row, reason, detail)| Reject {
+                row: rows[row as usize],
+                rule: Arc::clone(&self.name),
+                version: Arc::clone(&self.component.sha256),
+                reason: Arc::clone(&self.reasons[reason as usize]),
+                detail,
+            })
+            .collect::<Vec<_>>();
+        let columns = self.with_columns(input, outcome.columns);
+        let kept = if outcome.dropped == 0 && rejects.is_empty() {
+            Batch { columns, rows: rows.to_vec() }
+        } else {
+            let kept = BooleanArray::new(outcome.kept, None);
+            let rows = rows.iter().zip(kept.values()).filter(|(_, kept)| *kept).map(|(row, _)| *row).collect();
+            Batch { columns: filtered(&columns, &kept), rows }
+        };
+        Ok(Applied { kept, rejects, dropped: outcome.dropped })
+    }
+
+    fn poisonous_part(&self, input: &RecordBatch, row: u32, failure: &CallError) -> Applied {
+        let reject = Reject {
+            row,
+            rule: Arc::clone(&self.name),
+            version: Arc::clone(&self.component.sha256),
+            reason: failure.reason().into(),
+            detail: failure.to_string(),
+        };
+        let columns = self.with_columns(&input.slice(0, 0), Vec::new());
+        Applied { kept: Batch { columns, rows: Vec::new() }, rejects: vec![reject], dropped: 0 }
+    }
+
+    /// The input's columns with the rule's in their places; a column that was not answered stays as it is, and
+    /// a new one has no values.
+    fn with_columns(&self, input: &RecordBatch, mut answered: Vec<(String, ArrayRef)>) -> RecordBatch {
+        let column = |field: &Arc<Field>| {
+            if let Some(index) = answered.iter().position(|(name, _)| name == field.name()) {
+                return answered.swap_remove(index).1;
+            }
+            match input.column_by_name(field.name()) {
+                Some(column) => Arc::clone(column),
+                None => new_null_array(field.data_type(), input.num_rows()),
+            }
+        };
+        let columns = self.schema.fields().iter().map(column).collect();
+        RecordBatch::try_new(Arc::clone(&self.schema), columns)
+            .expect("lengths and types are the schema's: the answer was checked")
+    }
+}
+
+/// A batch while it is decided.
+struct Division<'a, 'r> {
+    partition: i32,
+    now_ms: i64,
+    batch: &'a Batch,
+    /// What is decided, in the order of the rows.
+    parts: Vec<Applied>,
+    /// How many rows made the rule fail.
+    poisonous: usize,
+    read_back: &'a mut ReadBack<'r>,
+}
+
+/// The columns after a rule: the input's, and at the end what the rule adds.
+fn output_schema(input: &SchemaRef, component: &Component) -> SchemaRef {
+    let mut fields: Vec<Arc<Field>> = input.fields().iter().cloned().collect();
+    for (name, kind) in &component.description.writes {
+        if input.column_with_name(name).is_none() {
+            fields.push(Arc::new(Field::new(name, kind.data_type(), true)));
+        }
+    }
+    Arc::new(Schema::new(fields))
+}
+
+fn filtered(columns: &RecordBatch, kept: &BooleanArray) -> RecordBatch {
+    // Computed once for all columns: most batches have several columns and few gaps.
+    let filter = FilterBuilder::new(kept).optimize().build();
+    filter.filter_record_batch(columns).or_else(|_| filter_record_batch(columns, kept)).expect("as long as the columns")
+}
+
+/// The parts of a divided batch as one.
+fn joined(mut parts: Vec<Applied>, schema: &SchemaRef) -> Applied {
+    if parts.len() == 1 {
+        return parts.remove(0);
+    }
+    let columns = concat_batches(schema, parts.iter().map(|part| &part.kept.columns))
+        .expect("the parts have one schema, and a batch's texts fit 32-bit keys");
+    let rows = parts.iter().flat_map(|part| part.kept.rows.iter().copied()).collect();
+    Applied {
+        kept: Batch { columns, rows },
+        dropped: parts.iter().map(|part| part.dropped).sum(),
+        rejects: parts.into_iter().flat_map(|part| part.rejects).collect(),
+    }
+}
