@@ -86,11 +86,9 @@ impl<'a> Lane<'a> {
         let mut sink = Sink::open(pipeline, schema, &loaded.folder)?;
         let mut positions = HashMap::new();
         for partition in source.partitions() {
-            let mut position = sink.position(&partition)?;
+            let position = sink.position(&partition)?;
             if source.is_resumable() {
                 source.seek(&partition, &position)?;
-            } else if position != Position::default() {
-                position = sink.forget(&partition)?;
             }
             positions.insert(partition, position);
         }
