@@ -183,10 +183,8 @@ impl Decided {
 
     /// Every row that was read is accounted for.
     fn assert_conserved(&self, raw: &RawBatch) {
-        let decided = self.kept.rows.len() as u64
-            + self.rejects.len() as u64
-            + self.dropped_rows()
-            + self.tombstones;
+        let decided =
+            self.kept.rows.len() as u64 + self.rejects.len() as u64 + self.dropped_rows() + self.tombstones;
         assert_eq!(raw.len() as u64, decided, "read = written + rejected + dropped + tombstones");
     }
 }

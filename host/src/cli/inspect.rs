@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::engine::{self, Component};
 use super::{Global, pretty, print};
 use crate::error::Result;
 use crate::pipeline_file::{self, Limits};
+use crate::rule::Component;
 
 /// Show what a rule's component is
 ///
@@ -30,7 +30,7 @@ pub struct Arguments {
 
 pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
     let path = pipeline_file::component_path(Path::new(""), &global.guests_folder(), &arguments.component);
-    let component = engine::load(&path, &Limits::default())?;
+    let component = Component::load(&path, &Limits::default())?;
     print(&if arguments.json { pretty(&as_json(&path, &component)) } else { as_text(&path, &component) })?;
     Ok(0)
 }
@@ -48,7 +48,7 @@ fn as_json(path: &PathBuf, component: &Component) -> serde_json::Value {
         "name": description.name,
         "version": description.version,
         "summary": description.summary,
-        "imports": component.imports,
+        "imports": component.imports(),
         "reads": reads.collect::<Vec<_>>(),
         "writes": writes.collect::<Vec<_>>(),
         "reasons": description.reasons,
@@ -84,7 +84,7 @@ fn as_text(path: &Path, component: &Component) -> String {
         path.display(),
         component.size_bytes,
         component.sha256,
-        list(component.imports.clone()),
+        list(component.imports()),
         list(reads.collect()),
         list(writes.collect()),
         list(description.reasons.clone()),

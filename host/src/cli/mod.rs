@@ -1,8 +1,7 @@
 //! The commands.
 
-pub mod check;
+mod check;
 mod completions;
-pub mod engine;
 mod inspect;
 mod report;
 mod run;

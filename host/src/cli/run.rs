@@ -10,10 +10,10 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::engine::{self, RunOptions};
 use super::report::{self, grouped};
 use super::{FILES_ARE_WRONG, Global, complain, list, print};
 use crate::error::{Error, Result};
+use crate::lane::{self, RunOptions};
 use crate::pipeline_file::{self, DeadLetter, Loaded, Sink};
 use crate::shutdown::Shutdown;
 use crate::summary::{Progress, Summary};
@@ -98,7 +98,7 @@ fn run_all(
         let threads: Vec<_> = pipelines
             .iter()
             .zip(&counters)
-            .map(|(loaded, progress)| scope.spawn(move || engine::run(loaded, options, shutdown, progress)))
+            .map(|(loaded, progress)| scope.spawn(move || lane::run(loaded, options, shutdown, progress)))
             .collect();
         if show {
             let display = MultiProgress::new();

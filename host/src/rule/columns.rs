@@ -155,7 +155,12 @@ pub fn check(answer: wire::Outcome, description: &Description, rows: usize) -> R
             .map_err(|what| format!("its column `{name}` {what}"))?;
         columns.push((name.clone(), array));
     }
-    Ok(Outcome { rejected, kept: BooleanBuffer::from(undecided), dropped: answer.dropped.len() as u64, columns })
+    Ok(Outcome {
+        rejected,
+        kept: BooleanBuffer::from(undecided),
+        dropped: answer.dropped.len() as u64,
+        columns,
+    })
 }
 
 fn array(

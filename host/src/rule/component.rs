@@ -165,10 +165,7 @@ fn refuse_what_is_no_component(bytes: &[u8]) -> std::result::Result<(), String> 
 }
 
 /// Compiles on a thread of its own, so that a file that is made to compile for ever ends with a sentence.
-fn compile(
-    bytes: Vec<u8>,
-    limit: Duration,
-) -> std::result::Result<wasmtime::component::Component, String> {
+fn compile(bytes: Vec<u8>, limit: Duration) -> std::result::Result<wasmtime::component::Component, String> {
     let engine = engine().map_err(|error| error.to_string())?;
     let (sender, receiver) = mpsc::sync_channel(1);
     let work = move || {
@@ -258,7 +255,9 @@ fn check_description(description: &Description) -> std::result::Result<(), Strin
             return Err(format!("its {what} has {} bytes, at most {TEXT_BYTES_MAX} are allowed", text.len()));
         }
     }
-    if !settings.is_empty() && !serde_json::from_str(settings).is_ok_and(|value: serde_json::Value| value.is_object()) {
+    if !settings.is_empty()
+        && !serde_json::from_str(settings).is_ok_and(|value: serde_json::Value| value.is_object())
+    {
         return Err("its settings schema is not a JSON object".into());
     }
     Ok(())

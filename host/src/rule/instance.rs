@@ -102,10 +102,7 @@ pub struct Instance {
 }
 
 /// Asks a component what it is.
-pub fn describe(
-    linked: &TidegateRulePre<Guest>,
-    limits: &Limits,
-) -> Result<wire::Description, CallError> {
+pub fn describe(linked: &TidegateRulePre<Guest>, limits: &Limits) -> Result<wire::Description, CallError> {
     Instance::start(linked, limits)?.call(|rule, store| rule.tidegate_rule_rule().call_describe(store))
 }
 
@@ -176,9 +173,9 @@ fn failure(error: &wasmtime::Error, guest: &Guest, limits: &Limits) -> CallError
         return CallError::Memory { limit_bytes: limits.memory.0 };
     }
     match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => CallError::Time {
-            limit_ms: u64::try_from(limits.call.0.as_millis()).unwrap_or(u64::MAX),
-        },
+        Some(Trap::Interrupt) => {
+            CallError::Time { limit_ms: u64::try_from(limits.call.0.as_millis()).unwrap_or(u64::MAX) }
+        }
         Some(Trap::StackOverflow) => CallError::Stack { limit_bytes: STACK_LIMIT_BYTES },
         Some(trap) => CallError::Trap(trap.to_string()),
         // wasmtime has no type for it, only this sentence.

@@ -4,12 +4,14 @@
 //! - `component`: a file that has been checked, compiled and has described itself
 //! - `instance`: one instance for a rule and a partition: the calls, under limits
 //! - `columns`: Arrow columns to the contract's and back, every answer checked
+//! - `fit`: whether rules fit the columns and each other
 //! - `slot`: a rule in a lane: its instances, its memory, and the search for the row that makes it fail
 
 mod bindings;
 mod columns;
 mod component;
 mod engine;
+pub mod fit;
 mod instance;
 mod slot;
 

@@ -121,7 +121,11 @@ impl Slot {
         let rows = batch.rows.len();
         if rows == 0 {
             let columns = self.with_columns(&batch.columns, Vec::new());
-            return Ok(Applied { kept: Batch { columns, rows: batch.rows }, rejects: Vec::new(), dropped: 0 });
+            return Ok(Applied {
+                kept: Batch { columns, rows: batch.rows },
+                rejects: Vec::new(),
+                dropped: 0,
+            });
         }
         let mut division =
             Division { partition, now_ms, batch: &batch, parts: Vec::new(), poisonous: 0, read_back };
@@ -227,7 +231,8 @@ impl Slot {
             Batch { columns, rows: rows.to_vec() }
         } else {
             let kept = BooleanArray::new(outcome.kept, None);
-            let rows = rows.iter().zip(kept.values()).filter(|(_, kept)| *kept).map(|(row, _)| *row).collect();
+            let rows =
+                rows.iter().zip(kept.values()).filter(|(_, kept)| *kept).map(|(row, _)| *row).collect();
             Batch { columns: filtered(&columns, &kept), rows }
         };
         Ok(Applied { kept, rejects, dropped: outcome.dropped })
@@ -289,7 +294,10 @@ fn output_schema(input: &SchemaRef, component: &Component) -> SchemaRef {
 fn filtered(columns: &RecordBatch, kept: &BooleanArray) -> RecordBatch {
     // Computed once for all columns: most batches have several columns and few gaps.
     let filter = FilterBuilder::new(kept).optimize().build();
-    filter.filter_record_batch(columns).or_else(|_| filter_record_batch(columns, kept)).expect("as long as the columns")
+    filter
+        .filter_record_batch(columns)
+        .or_else(|_| filter_record_batch(columns, kept))
+        .expect("as long as the columns")
 }
 
 /// The parts of a divided batch as one.
