@@ -156,7 +156,8 @@ fn open_rules(loaded: &Loaded, options: &RunOptions, decoder: &Decoder) -> Resul
         components.iter().map(|component| Some(component.description.clone())).collect();
     let findings = fit::rules(loaded, &descriptions);
     if !findings.is_empty() {
-        return Err(pipeline_file::finding::error(&findings));
+        let sentences: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        return Err(Error::Files(sentences.join("\n")));
     }
     let mut slots: Vec<Slot> = Vec::new();
     for (rule, component) in loaded.pipeline.rules.iter().zip(components) {

@@ -195,7 +195,6 @@ impl Check<'_> {
         let ranges = [
             // The least that WebAssembly can have is one page.
             ("memory", limits.memory.0, 64 << 10, 4 * GIB),
-            ("stack", limits.stack.0, 16 << 10, MIB),
             ("output", limits.output.0, 1, 4 * GIB),
             ("file", limits.file.0, 1, 4 * GIB),
         ];

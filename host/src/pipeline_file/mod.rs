@@ -308,8 +308,6 @@ pub struct Limits {
     pub memory: ByteSize,
     /// Time of one call.
     pub call: Span,
-    /// Stack of a call, at most 1 MiB.
-    pub stack: ByteSize,
     /// Size of the answer to one call.
     pub output: ByteSize,
     /// Size of the component's file.
@@ -325,8 +323,6 @@ impl Default for Limits {
             memory: ByteSize(64 << 20),
             // 10,000 rows at 14 ns take 0.14 ms; a busy machine makes that a hundred times longer.
             call: Span(Duration::from_millis(250)),
-            // wasmtime's own default: deep enough for JSON of the depth that decode accepts.
-            stack: ByteSize(512 << 10),
             // Twelve changed columns of 100,000 rows are 10 MiB.
             output: ByteSize(64 << 20),
             // A Python rule with its interpreter has 18 MiB.

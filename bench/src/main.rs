@@ -1,0 +1,44 @@
+//! What a rule costs, beside the same code compiled in, in one process and interleaved.
+//!
+//! `cargo xtask bench` prints a table; the ratios are what counts, the nanoseconds are this machine's.
+
+mod border;
+mod path;
+mod twin;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+/// The time that the rules are told: after all rows of the sample's generator.
+const NOW_MS: i64 = 1_769_904_000_000;
+
+fn main() -> Result<()> {
+    println!("machine: {}", machine());
+    border::run()?;
+    path::run()
+}
+
+/// The folder of the components that `cargo xtask guests` has built.
+fn guests() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guests"))
+}
+
+fn component(name: &str) -> Result<tidegate::rule::Component> {
+    tidegate::rule::Component::load(&guests().join(format!("{name}.wasm")), &Default::default())
+        .with_context(|| format!("the rule `{name}` cannot be measured"))
+}
+
+/// The processor's name and the number of cores.
+fn machine() -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{}, {cores} cores", model.unwrap_or("unknown processor"))
+}
+
+/// The median of some times.
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}

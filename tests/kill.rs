@@ -1,0 +1,148 @@
+//! A process that is killed or stopped at any moment loses no row and doubles none.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant, SystemTime};
+
+use xtask::chaos::{Chaos, Verdict};
+
+use crate::harness::{Database, Folder, RULES, Running, guests, integer, start};
+
+/// Different in each run of the tests; printed, so that a failure can be made again.
+fn seed() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let seed = now.as_nanos() as u64;
+    eprintln!("seed {seed}");
+    seed
+}
+
+#[test]
+fn twenty_kills_lose_nothing_and_double_nothing_in_a_database() {
+    let folder = Folder::new();
+    let chaos = Chaos {
+        tidegate: env!("CARGO_BIN_EXE_tidegate").into(),
+        guests: guests(),
+        folder: folder.path("."),
+        rows: 100_000,
+        kills: 20,
+        seed: seed(),
+    };
+    let Verdict { kills, lost, doubled, .. } = chaos.run().unwrap();
+    assert_eq!((kills, lost, doubled), (20, 0, 0));
+}
+
+/// A folder with so many rows and a pipeline that writes them with many commits.
+fn rows(rows: usize, sink: &str) -> Folder {
+    let folder = Folder::new();
+    xtask::sample::write_rows(&folder.path("rows.jsonl"), rows).unwrap();
+    folder.pipeline("rows.jsonl", &format!("{RULES}{sink}batch: {{ rows: 500 }}\n"));
+    folder
+}
+
+fn begin(folder: &Folder) -> Running {
+    start(folder.command().stdin(Stdio::null()))
+}
+
+#[test]
+fn kills_leave_no_trace_in_files() {
+    let sink = "sink: { file: { path: out.jsonl } }\ndead_letter: { file: { path: bad.jsonl } }\n";
+    let alone = rows(40_000, sink);
+    let started = Instant::now();
+    alone.summary();
+    let whole = started.elapsed();
+
+    let killed = rows(40_000, sink);
+    let size = || std::fs::metadata(killed.path("out.jsonl")).map_or(0, |metadata| metadata.len());
+    let mut moment = seed();
+    for _ in 0..5 {
+        let mut running = begin(&killed);
+        // What was written before this start stays, so the file grows once a batch of this process is there.
+        let before = size();
+        running.wait_until(|| size() > before);
+        // Any multiplier that is odd would do: the moments only have to differ.
+        moment = moment.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let latest_us = (whole.as_micros() as u64 / 16).max(1);
+        std::thread::sleep(Duration::from_micros((moment >> 32) % latest_us));
+        running.child.kill().unwrap();
+        let status = running.child.wait().unwrap();
+        assert!(!status.success(), "it came to its end before the kill");
+    }
+    let rest = killed.summary();
+    assert!(rest["read"].as_u64().unwrap() < 40_000, "the last run has not started over");
+    for name in ["out.jsonl", "bad.jsonl"] {
+        assert!(alone.read(name) == killed.read(name), "`{name}` differs after the kills");
+    }
+}
+
+const DATABASE: &str = "sink: { sqlite: { path: out.db } }\n";
+
+#[test]
+fn ctrl_c_finishes_the_batch_and_the_next_run_goes_on() {
+    let alone = rows(60_000, DATABASE);
+    let all = alone.summary()["read"].as_u64().unwrap();
+
+    let stopped = rows(60_000, DATABASE);
+    let mut running = begin(&stopped);
+    running.wait_until(|| stopped.path("out.db-wal").exists() && rows_done(&stopped) > 0);
+    running.interrupt();
+    let summary = running.finish().summary();
+    let read = summary["read"].as_u64().unwrap();
+    assert_eq!(summary["stopped"], true);
+    assert!(0 < read && read < all, "{read} of {all} rows");
+    assert_eq!(rows_done(&stopped), read);
+
+    let rest = stopped.summary();
+    assert_eq!(rest["read"].as_u64().unwrap(), all - read);
+    assert_eq!(rest["stopped"], false);
+    for table in ["candles", "dead_letter"] {
+        assert!(alone.table(table) == stopped.table(table), "`{table}` differs after the stop");
+    }
+}
+
+/// The position in `out.db`, 0 before there is one.
+fn rows_done(folder: &Folder) -> u64 {
+    let database = Database::open(&folder.path("out.db"));
+    if database.columns("tidegate_positions").is_empty() {
+        return 0;
+    }
+    let rows = database.query("SELECT next_offset FROM tidegate_positions");
+    rows.first().map_or(0, |row| integer(&row[0]).unsigned_abs())
+}
+
+/// A pipeline that waits at a standard input which is open and silent.
+fn waiting(batch: &str) -> (Folder, Running) {
+    let folder = Folder::new();
+    folder.pipeline("'-'", &format!("{RULES}{DATABASE}{batch}"));
+    let mut running = start(folder.command().stdin(Stdio::piped()));
+    // Nobody may look into the database before it has its log.
+    running.wait_until(|| {
+        folder.path("out.db-wal").exists()
+            && !Database::open(&folder.path("out.db")).columns("candles").is_empty()
+    });
+    (folder, running)
+}
+
+#[test]
+fn ctrl_c_ends_a_wait_for_input() {
+    let (_folder, mut running) = waiting("");
+    // The end of the input would end the run as well.
+    let input = running.child.stdin.take();
+    running.interrupt();
+    let summary = running.finish().summary();
+    drop(input);
+    assert_eq!((&summary["stopped"], &summary["read"]), (&true.into(), &0.into()));
+}
+
+#[test]
+fn a_second_ctrl_c_ends_at_once() {
+    // A batch may take an hour, so one signal does not end it.
+    let (_folder, mut running) = waiting("batch: { wait: 1h }\n");
+    let input = running.child.stdin.take();
+    running.interrupt();
+    // Two signals that come before the first is taken are one.
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(running.child.try_wait().unwrap().is_none(), "the first Ctrl-C waits for the batch");
+    running.interrupt();
+    let outcome = running.finish();
+    drop(input);
+    assert_eq!(outcome.code, Some(130), "{}", outcome.stderr);
+}

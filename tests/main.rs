@@ -1,0 +1,10 @@
+//! End to end: the real binary, real components, real files and databases.
+
+#![allow(missing_docs, reason = "tests")]
+
+mod bad_input;
+mod formats;
+mod harness;
+mod hostile;
+mod kill;
+mod quickstart;
