@@ -22,7 +22,7 @@ fn twenty_kills_lose_nothing_and_double_nothing_in_a_database() {
         tidegate: env!("CARGO_BIN_EXE_tidegate").into(),
         guests: guests(),
         folder: folder.path("."),
-        rows: 100_000,
+        rows: 200_000,
         kills: 20,
         seed: seed(),
     };

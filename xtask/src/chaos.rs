@@ -67,7 +67,7 @@ pub struct Verdict {
 /// Builds what is needed, kills, and fails when a row is lost or doubled.
 pub fn command(arguments: &Arguments) -> Result<()> {
     guests::command(&guests::Arguments::default())?;
-    run(cargo().args(["build", "--quiet", "--package", "tidegate"]))?;
+    run(cargo().args(["build", "--quiet", "--workspace", "--bin", "tidegate"]))?;
     let folder = target_folder().join("chaos");
     std::fs::create_dir_all(&folder)?;
     let clock = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().subsec_nanos();
