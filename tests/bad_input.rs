@@ -261,7 +261,7 @@ fn sinks_that_cannot_be_written() {
 fn a_disk_that_is_full() {
     // In a namespace of its own a user may mount a small disk, if the system allows it.
     let unshare = ["--user", "--map-root-user", "--mount"];
-    let mount = "mount -t tmpfs -o size=1m tidegate disk || exit 77; exec \"$@\" > disk/stdout";
+    let mount = "mount -t tmpfs -o size=1m tidegate disk && exec \"$@\" > disk/stdout";
     for (sink, words) in [
         ("{ sqlite: { path: disk/out.db } }", "the disk is full"),
         ("{ file: { path: disk/out.jsonl } }", "the disk is full; free some space and start again"),

@@ -1,11 +1,18 @@
 //! A process that is killed or stopped at any moment loses no row and doubles none.
 
 use std::process::Stdio;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use xtask::chaos::{Chaos, Verdict};
 
 use crate::harness::{Database, Folder, RULES, Running, guests, integer, start};
+
+/// The moments of kills come from how long a run takes, so the tests of this file do not slow each other down.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static RUNNING: Mutex<()> = Mutex::new(());
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Different in each run of the tests; printed, so that a failure can be made again.
 fn seed() -> u64 {
@@ -17,12 +24,13 @@ fn seed() -> u64 {
 
 #[test]
 fn twenty_kills_lose_nothing_and_double_nothing_in_a_database() {
+    let _alone = one_at_a_time();
     let folder = Folder::new();
     let chaos = Chaos {
         tidegate: env!("CARGO_BIN_EXE_tidegate").into(),
         guests: guests(),
         folder: folder.path("."),
-        rows: 200_000,
+        rows: 300_000,
         kills: 20,
         seed: seed(),
     };
@@ -44,13 +52,12 @@ fn begin(folder: &Folder) -> Running {
 
 #[test]
 fn kills_leave_no_trace_in_files() {
+    let _alone = one_at_a_time();
     let sink = "sink: { file: { path: out.jsonl } }\ndead_letter: { file: { path: bad.jsonl } }\n";
-    let alone = rows(40_000, sink);
-    let started = Instant::now();
+    let alone = rows(80_000, sink);
     alone.summary();
-    let whole = started.elapsed();
 
-    let killed = rows(40_000, sink);
+    let killed = rows(80_000, sink);
     let size = || std::fs::metadata(killed.path("out.jsonl")).map_or(0, |metadata| metadata.len());
     let mut moment = seed();
     for _ in 0..5 {
@@ -60,14 +67,14 @@ fn kills_leave_no_trace_in_files() {
         running.wait_until(|| size() > before);
         // Any multiplier that is odd would do: the moments only have to differ.
         moment = moment.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let latest_us = (whole.as_micros() as u64 / 16).max(1);
-        std::thread::sleep(Duration::from_micros((moment >> 32) % latest_us));
+        // Five times this, and five batches, are a small part of the whole run.
+        std::thread::sleep(Duration::from_micros((moment >> 32) % 20_000));
         running.child.kill().unwrap();
         let status = running.child.wait().unwrap();
         assert!(!status.success(), "it came to its end before the kill");
     }
     let rest = killed.summary();
-    assert!(rest["read"].as_u64().unwrap() < 40_000, "the last run has not started over");
+    assert!(rest["read"].as_u64().unwrap() < 80_000, "the last run has not started over");
     for name in ["out.jsonl", "bad.jsonl"] {
         assert!(alone.read(name) == killed.read(name), "`{name}` differs after the kills");
     }
@@ -77,6 +84,7 @@ const DATABASE: &str = "sink: { sqlite: { path: out.db } }\n";
 
 #[test]
 fn ctrl_c_finishes_the_batch_and_the_next_run_goes_on() {
+    let _alone = one_at_a_time();
     let alone = rows(60_000, DATABASE);
     let all = alone.summary()["read"].as_u64().unwrap();
 
@@ -123,6 +131,7 @@ fn waiting(batch: &str) -> (Folder, Running) {
 
 #[test]
 fn ctrl_c_ends_a_wait_for_input() {
+    let _alone = one_at_a_time();
     let (_folder, mut running) = waiting("");
     // The end of the input would end the run as well.
     let input = running.child.stdin.take();
@@ -134,6 +143,7 @@ fn ctrl_c_ends_a_wait_for_input() {
 
 #[test]
 fn a_second_ctrl_c_ends_at_once() {
+    let _alone = one_at_a_time();
     // A batch may take an hour, so one signal does not end it.
     let (_folder, mut running) = waiting("batch: { wait: 1h }\n");
     let input = running.child.stdin.take();

@@ -10,7 +10,7 @@ use crate::{Failed, cargo, guests, root, run, target_folder, tidegate_binary};
 pub fn command() -> Result<()> {
     guests::command(&guests::Arguments::default())?;
     eprintln!("quickstart: building the host (minutes the first time)");
-    run(cargo().args(["build", "--package", "tidegate"]))?;
+    run(cargo().args(["build", "--workspace", "--bin", "tidegate"]))?;
 
     // The pipeline file names the database relative to itself, so it is always in this folder.
     let folder = root().join("target/quickstart");

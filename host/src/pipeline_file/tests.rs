@@ -221,7 +221,7 @@ remember: []
             "p.yaml:8:62: `rules[0].limits.memory` must be a size with a unit, such as `64MiB`, but is the \
              number 64",
             "p.yaml:8:72: `rules[0].limits.call`: `5 parsecs` needs a unit: ms, s, m, h or d",
-            "p.yaml:8:90: `rules[0].limits.file`: `xy` does not start with a whole number",
+            "p.yaml:8:89: `rules[0].limits.file`: `xy` does not start with a whole number",
             "p.yaml:9:5: missing key `name` in `rules[1]`",
             "p.yaml:10:16: `batch.rows` must be a whole number, but is the text `many`",
             "p.yaml:10:29: `batch.bytes` must be a size with a unit, such as `64MiB`, but is a mapping",
@@ -300,7 +300,7 @@ fn meaning_is_checked_after_form() {
         (
             "rules: [{ name: a, component: a, limits: { memory: 5GiB } }]\n",
             "",
-            "6:51: `memory` must be 65536 to 4294967296 bytes, but is 5368709120",
+            "6:52: `memory` must be 65536 to 4294967296 bytes, but is 5368709120",
         ),
         ("dead_letter: { sqlite: { table: Candles } }\n", "", "6:33: the table `Candles` is the sink's own"),
         (

@@ -13,7 +13,7 @@ use wasmtime::component::Linker;
 use super::bindings::TidegateRulePre;
 use super::bindings::exports::tidegate::rule::rule as wire;
 use super::engine::engine;
-use super::instance::{self, Guest};
+use super::instance::{self, CallError, Guest};
 use crate::batch::Kind;
 use crate::error::{Error, Result};
 use crate::pipeline_file::Limits;
@@ -94,14 +94,17 @@ impl Component {
         let compiled = compile(bytes, limits.compile.0).map_err(wrong)?;
         check_world(&compiled).map_err(wrong)?;
         // Nothing is linked: a rule imports nothing.
+        let does_not_fit = |what: String| {
+            wrong(format!("does not fit `{INTERFACE}`: {what}; build it against this contract"))
+        };
         let linked = Linker::<Guest>::new(engine()?)
             .instantiate_pre(&compiled)
             .and_then(TidegateRulePre::new)
-            .map_err(|error| {
-                wrong(format!("does not fit `{INTERFACE}`: {error:#}; build it against this contract"))
-            })?;
-        let answer = instance::describe(&linked, limits)
-            .map_err(|error| wrong(format!("failed when it was asked what it is: {error}")))?;
+            .map_err(|error| does_not_fit(format!("{error:#}")))?;
+        let answer = instance::describe(&linked, limits).map_err(|error| match error {
+            CallError::Types(what) => does_not_fit(what),
+            error => wrong(format!("failed when it was asked what it is: {error}")),
+        })?;
         let description = description(answer).map_err(wrong)?;
         Ok(Component { description, sha256: sha256.into(), size_bytes, linked })
     }

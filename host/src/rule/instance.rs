@@ -51,6 +51,9 @@ pub enum CallError {
     /// The answer contradicts the contract.
     #[error("its answer is wrong: {0}")]
     Answer(String),
+    /// A function has another type than in the contract: no instance can be made.
+    #[error("its functions do not fit the contract: {0}")]
+    Types(String),
 }
 
 impl CallError {
@@ -63,7 +66,7 @@ impl CallError {
             CallError::Stack { .. } => "rule_stack_overflow",
             CallError::Output { .. } => "rule_answer_too_large",
             CallError::Refused(_) => "rule_refused",
-            CallError::Answer(_) => "rule_answer_wrong",
+            CallError::Answer(_) | CallError::Types(_) => "rule_answer_wrong",
         }
     }
 }
@@ -123,10 +126,11 @@ impl Instance {
         store.limiter(|guest| guest);
         store.set_epoch_deadline(ticks(limits.call.0));
         store.set_hostcall_fuel(usize::try_from(limits.output.0).unwrap_or(usize::MAX));
-        match linked.instantiate(&mut store) {
-            Ok(rule) => Ok(Instance { store, rule, limits: limits.clone() }),
-            Err(error) => Err(failure(&error, store.data(), limits)),
-        }
+        let instance = (linked.instance_pre().instantiate(&mut store))
+            .map_err(|error| failure(&error, store.data(), limits))?;
+        let rule = TidegateRule::new(&mut store, &instance)
+            .map_err(|error| CallError::Types(columns::cut(format!("{error:#}"))))?;
+        Ok(Instance { store, rule, limits: limits.clone() })
     }
 
     /// Decides a batch, which has the columns that the rule reads. The answer is checked.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
 use arrow_schema::{Field, Schema, SchemaRef};
 use arrow_select::concat::concat_batches;
-use arrow_select::filter::{FilterBuilder, filter_record_batch};
+use arrow_select::filter::FilterBuilder;
 
 use super::columns::Outcome;
 use super::component::Component;
@@ -294,10 +294,7 @@ fn output_schema(input: &SchemaRef, component: &Component) -> SchemaRef {
 fn filtered(columns: &RecordBatch, kept: &BooleanArray) -> RecordBatch {
     // Computed once for all columns: most batches have several columns and few gaps.
     let filter = FilterBuilder::new(kept).optimize().build();
-    filter
-        .filter_record_batch(columns)
-        .or_else(|_| filter_record_batch(columns, kept))
-        .expect("as long as the columns")
+    filter.filter_record_batch(columns).expect("as long as the columns")
 }
 
 /// The parts of a divided batch as one.

@@ -294,12 +294,8 @@ impl Head {
     }
 
     fn fingerprint(&self) -> String {
-        hexadecimal(&self.hash.clone().finalize())
+        crate::batch::hex(&self.hash.clone().finalize())
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Blocks of unpacked bytes.
@@ -638,9 +634,11 @@ impl Blocks {
         let packing = Packing::of(place.path());
         let count = count.clone();
         match place {
-            Place::Regular(path, _) => {
+            Place::Regular(path, size) => {
                 let mut file = File::open(path).map_err(|error| open_error(&path.display(), &error))?;
                 check_magic(&mut file, packing, name)?;
+                // gzip and zstd have no form of nothing, but a file that has just been made is no damage.
+                let packing = if *size == 0 { Packing::Plain } else { packing };
                 let unpacked = packing
                     .unpack(Counted { inner: file, count })
                     .map_err(|error| open_error(&path.display(), &error))?;
@@ -798,7 +796,7 @@ fn footer_hash(file: &mut File, size: u64) -> io::Result<String> {
     let mut block = vec![0; BLOCK_BYTES];
     loop {
         match read_some(file, &mut block)? {
-            0 => return Ok(hexadecimal(&hash.finalize())),
+            0 => return Ok(crate::batch::hex(&hash.finalize())),
             read => hash.update(&block[..read]),
         }
     }
