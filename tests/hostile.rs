@@ -219,6 +219,15 @@ fn the_batches_before_the_one_that_fails_stay_written() {
     assert_eq!(written(&folder), (0..32).collect::<Vec<_>>());
 }
 
+/// A batch of one row cannot tell a bad row from a bad rule; many of them can.
+#[test]
+fn a_rule_that_fails_on_every_batch_of_one_row_stops_the_pipeline() {
+    let folder = folder(&[POISON; 50]);
+    hostile(&folder, "trap_on_row", PATIENT, 1);
+    folder.refused(1, "fails on more than 16 rows in a row");
+    assert_eq!((written(&folder), count(&folder, "dead_letter")), (vec![], 16));
+}
+
 /// The rule has seen the whole batch when it panics. Only what was decided may be remembered after that.
 #[test]
 fn what_a_rule_remembers_is_after_a_trap_as_if_nothing_had_happened() {

@@ -18,8 +18,9 @@ const ROUND_ROWS: usize = 400_000;
 /// Prints nanoseconds a row and the ratio for 1,000 and 10,000 rows a call.
 pub fn run() -> Result<()> {
     println!("\nvalidate, ns a row            component   compiled in   ratio");
-    let file = path::rows(10_000)?;
-    let batch = path::batches(file.path(), 10_000)?.remove(0);
+    // Some of the made-up rows do not decode.
+    let file = path::rows(12_000)?;
+    let batch = path::batches(file.path(), 12_000)?.remove(0);
     for rows in [1_000, 10_000] {
         measure(&batch.slice(0, rows))?;
     }

@@ -15,9 +15,12 @@ use arrow_select::filter::FilterBuilder;
 use tidegate::batch::Kind;
 use tidegate_guest::{Batch, Column, Outcome, Rule, Texts, Values};
 
+/// One call of a rule: the time, and the columns that it reads.
+type Transform = dyn FnMut(i64, &Batch) -> Result<Outcome, String>;
+
 /// A rule that is compiled in.
 pub struct Twin {
-    transform: Box<dyn FnMut(i64, &Batch) -> Result<Outcome, String>>,
+    transform: Box<Transform>,
     reads: Vec<String>,
     schema: SchemaRef,
 }

@@ -10,7 +10,7 @@ use arrow_array::{
     Array, ArrayRef, BooleanArray, DictionaryArray, Float64Array, Int64Array, PrimitiveArray, RecordBatch,
     StringArray, TimestampMillisecondArray,
 };
-use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer};
+use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder, Buffer, NullBuffer};
 
 use super::bindings::exports::tidegate::rule::rule as wire;
 use super::component::Description;
@@ -113,14 +113,17 @@ fn bits(buffer: &BooleanBuffer) -> Cow<'_, [u8]> {
 /// # Errors
 /// One sentence that says what the answer breaks.
 pub fn check(answer: wire::Outcome, description: &Description, rows: usize) -> Result<Outcome, String> {
-    let mut undecided = vec![true; rows];
-    let mut name_row = |row: u32, what: &str| match undecided.get_mut(row as usize) {
-        None => Err(format!("it {what} row {row} of a batch of {rows}")),
-        Some(undecided) if !*undecided => Err(format!("it names row {row} twice")),
-        Some(undecided) => {
-            *undecided = false;
-            Ok(())
+    let mut kept = BooleanBufferBuilder::new(rows);
+    kept.append_n(rows, true);
+    let mut name_row = |row: u32, what: &str| {
+        if row as usize >= rows {
+            return Err(format!("it {what} row {row} of a batch of {rows}"));
         }
+        if !kept.get_bit(row as usize) {
+            return Err(format!("it names row {row} twice"));
+        }
+        kept.set_bit(row as usize, false);
+        Ok(())
     };
     let mut rejected = Vec::with_capacity(answer.rejected.len());
     for reject in answer.rejected {
@@ -155,12 +158,7 @@ pub fn check(answer: wire::Outcome, description: &Description, rows: usize) -> R
             .map_err(|what| format!("its column `{name}` {what}"))?;
         columns.push((name.clone(), array));
     }
-    Ok(Outcome {
-        rejected,
-        kept: BooleanBuffer::from(undecided),
-        dropped: answer.dropped.len() as u64,
-        columns,
-    })
+    Ok(Outcome { rejected, kept: kept.finish(), dropped: answer.dropped.len() as u64, columns })
 }
 
 fn array(

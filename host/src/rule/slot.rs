@@ -17,8 +17,8 @@ use crate::batch::{Batch, Reject};
 use crate::error::{Error, Result};
 use crate::pipeline_file::{self, Limits};
 
-/// When so many rows of one batch make a rule fail, it is not the rows: the pipeline stops instead of emptying
-/// itself into the dead letter. Each costs some twenty calls to find.
+/// When so many rows of one batch make a rule fail, or so many in a row of whatever batches, it is not the rows:
+/// the pipeline stops instead of emptying itself into the dead letter. Each costs some twenty calls to find.
 const POISONOUS_ROWS_MAX: usize = 16;
 
 /// Reads rows back from the sink for a rule that remembers: partition, columns, and whom to show them.
@@ -37,6 +37,8 @@ pub struct Slot {
     /// The columns after this rule.
     schema: SchemaRef,
     instances: HashMap<i32, Instance>,
+    /// How many rows have made the rule fail since it last decided one.
+    poisonous_in_a_row: usize,
     time: Duration,
     rows: u64,
 }
@@ -79,6 +81,7 @@ impl Slot {
             schema: output,
             component,
             instances: HashMap::new(),
+            poisonous_in_a_row: 0,
             time: Duration::ZERO,
             rows: 0,
         })
@@ -147,6 +150,7 @@ impl Slot {
         let rows = &division.batch.rows[range.clone()];
         let failure = match self.call(division, &input)? {
             Ok(outcome) => {
+                self.poisonous_in_a_row = 0;
                 let part = self.part(&input, rows, outcome)?;
                 division.parts.push(part);
                 return Ok(());
@@ -159,11 +163,15 @@ impl Slot {
             return self.decide(division, middle..range.end);
         }
         division.poisonous += 1;
-        if division.poisonous > POISONOUS_ROWS_MAX {
+        self.poisonous_in_a_row += 1;
+        if division.poisonous.max(self.poisonous_in_a_row) > POISONOUS_ROWS_MAX {
+            let rows = match division.poisonous > POISONOUS_ROWS_MAX {
+                true => format!("rows of a batch of {}", division.batch.rows.len()),
+                false => "rows in a row".into(),
+            };
             return Err(Error::Running(format!(
-                "the rule `{}` fails on more than {POISONOUS_ROWS_MAX} rows of a batch of {}: {failure}; nothing of the batch was written",
-                self.name,
-                division.batch.rows.len()
+                "the rule `{}` fails on more than {POISONOUS_ROWS_MAX} {rows}: {failure}; nothing of the batch was written",
+                self.name
             )));
         }
         tracing::warn!(rule = &*self.name, %failure, "a rule failed on a row, which goes to the dead letter");
