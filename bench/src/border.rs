@@ -1,10 +1,13 @@
-//! A call of `validate` over columns: the component, and the same code compiled in.
+//! A call of a rule over columns, and of one that is written a row at a time: the component, and the same code
+//! compiled in.
 
 use std::time::Instant;
 
 use anyhow::Result;
 use arrow_array::RecordBatch;
-use tidegate::rule::Instance;
+use tidegate::rule::{Component, Instance};
+use tidegate_by_row::ByRow;
+use tidegate_guest::Rule;
 use tidegate_validate::Validate;
 
 use crate::twin::Twin;
@@ -17,24 +20,25 @@ const ROUND_ROWS: usize = 400_000;
 
 /// Prints nanoseconds a row and the ratio for 1,000 and 10,000 rows a call.
 pub fn run() -> Result<()> {
-    println!("\nvalidate, ns a row            component   compiled in   ratio");
-    // Some of the made-up rows do not decode.
-    let file = path::rows(12_000)?;
-    let batch = path::batches(file.path(), 12_000)?.remove(0);
+    println!("\nns a row                      component   compiled in   ratio");
     for rows in [1_000, 10_000] {
-        measure(&batch.slice(0, rows))?;
+        let file = path::rows(rows)?;
+        let batch = path::batches(file.path(), rows)?.remove(0);
+        let validate = component("guests/validate")?;
+        measure::<Validate>("validate, columns", &validate, &batch)?;
+        let by_row = component("guests-test/by_row")?;
+        measure::<ByRow>("by row", &by_row, &batch)?;
     }
     Ok(())
 }
 
-fn measure(batch: &RecordBatch) -> Result<()> {
-    let component = component("validate")?;
-    let mut instance = Instance::new(&component, &Default::default(), "{}")?;
-    let mut twin = Twin::new::<Validate>("{}", &batch.schema())?;
+fn measure<R: Rule>(name: &str, component: &Component, batch: &RecordBatch) -> Result<()> {
+    let mut instance = Instance::new(component, &Default::default(), "{}")?;
+    let mut twin = Twin::new::<R>("{}", &batch.schema())?;
     let lent = twin.lend(batch);
     let (mut wasm, mut native) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        wasm.push(round(batch, || instance.transform(&component, NOW_MS, batch).map(drop))?);
+        wasm.push(round(batch, || instance.transform(component, NOW_MS, batch).map(drop))?);
         native.push(round(batch, || {
             drop(twin.call(NOW_MS, &lent));
             Ok::<_, anyhow::Error>(())
@@ -42,7 +46,7 @@ fn measure(batch: &RecordBatch) -> Result<()> {
     }
     let (wasm, native) = (median(wasm), median(native));
     let rows = batch.num_rows();
-    println!("  {rows:>6} rows a call         {wasm:>11.1} {native:>13.1} {:>7.2}", wasm / native);
+    println!("  {name:<18}{rows:>6} rows {wasm:>13.1} {native:>13.1} {:>7.2}", wasm / native);
     Ok(())
 }
 

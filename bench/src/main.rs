@@ -6,8 +6,6 @@ mod border;
 mod path;
 mod twin;
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result};
 
 /// The time that the rules are told: after all rows of the sample's generator.
@@ -19,14 +17,11 @@ fn main() -> Result<()> {
     path::run()
 }
 
-/// The folder of the components that `cargo xtask guests` has built.
-fn guests() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guests"))
-}
-
-fn component(name: &str) -> Result<tidegate::rule::Component> {
-    tidegate::rule::Component::load(&guests().join(format!("{name}.wasm")), &Default::default())
-        .with_context(|| format!("the rule `{name}` cannot be measured"))
+/// A component that `cargo xtask guests` has built, by its path below `target/` without the ending.
+fn component(path: &str) -> Result<tidegate::rule::Component> {
+    let file = xtask::target_folder().join(format!("{path}.wasm"));
+    tidegate::rule::Component::load(&file, &Default::default())
+        .with_context(|| format!("the rule `{path}` cannot be measured"))
 }
 
 /// The processor's name and the number of cores.

@@ -111,7 +111,7 @@ fn with_components(file: &Path) -> Result<(f64, Parts)> {
             limits: Default::default(),
         };
         let schema = slots.last().map_or(decoder.schema(), Slot::schema);
-        slots.push(Slot::new(&rule, component(name)?, schema)?);
+        slots.push(Slot::new(&rule, component(&format!("guests/{name}"))?, schema)?);
     }
     let mut parts = Parts::default();
     let mut kept = 0;

@@ -14,7 +14,7 @@ pub struct Arguments {
 
 /// Builds the rules and the measuring program, with all optimisations, and runs it.
 pub fn command(arguments: &Arguments) -> Result<()> {
-    guests::command(&guests::Arguments::default())?;
+    guests::command(&guests::Arguments { tests: true, ..Default::default() })?;
     let mut bench = cargo();
     bench.args(["run", "--quiet", "--release", "--package", "tidegate-bench", "--"]).args(&arguments.rest);
     run(&mut bench)
