@@ -3,13 +3,14 @@
 //! What is checked, in the order in which the first fault of a row is reported: see [`Reason`]. A row with
 //! several faults names them all in its detail.
 //!
-//! Almost all rows are right, so the rule decides in two steps. One pass over the columns, without branches,
-//! finds the rows that might be wrong; only those are looked at again, check by check, to say what is wrong.
+//! Almost all rows are right, so the rule decides in two steps: `suspects` passes over the columns and finds the
+//! rows that might be wrong; only those are looked at again by `faults`, check by check, to say what is wrong.
 //! Texts are judged once for each text of a dictionary and not once a row.
 
 mod calendar;
 mod faults;
 mod jump;
+mod suspects;
 mod words;
 
 use schemars::JsonSchema;
@@ -147,19 +148,21 @@ impl Rule for Validate {
         let candles = Candles::of(input)?;
         let limits = self.limits(now);
         let texts = Judged::of(&candles, &self.settings.sources);
-        let suspects = suspects(&candles, &limits, &texts);
+        let suspects = suspects::of(&candles, &limits, &texts);
         let mut outcome = Outcome::keep_all();
         match &mut self.closes {
             None => {
-                for (row, _) in suspects.iter().enumerate().filter(|(_, suspect)| **suspect) {
+                for row in suspects {
                     faults::of(row, &candles, &limits, &texts).reject(row, &mut outcome);
                 }
             }
             Some(closes) => {
                 let mut series = SeriesOfBatch::of(&candles, closes);
-                for (row, suspect) in suspects.into_iter().enumerate() {
+                let mut suspects = suspects.into_iter().peekable();
+                for row in 0..candles.rows {
+                    let is_suspect = suspects.next_if_eq(&row).is_some();
                     let jump = series.jump(row);
-                    if !suspect && jump.is_none() {
+                    if !is_suspect && jump.is_none() {
                         series.accept(row);
                         continue;
                     }
@@ -265,66 +268,6 @@ impl Judged {
             sources: candles.source.dictionary().iter().map(|text| words::source(text, known)).collect(),
             symbols: candles.symbol.dictionary().iter().map(|text| words::is_symbol(text)).collect(),
             grids: candles.timeframe.dictionary().iter().map(|text| Grid::of(text)).collect(),
-        }
-    }
-}
-
-/// The rows that might be wrong. A row that is not among them is right (but for a jump of the price).
-fn suspects(candles: &Candles<'_>, limits: &Limits, texts: &Judged) -> Vec<bool> {
-    let rows = candles.rows;
-    let timestamp = &candles.timestamp.values()[..rows];
-    let open = &candles.open.values()[..rows];
-    let high = &candles.high.values()[..rows];
-    let low = &candles.low.values()[..rows];
-    let close = &candles.close.values()[..rows];
-    let volume = &candles.volume.values()[..rows];
-    let timeframe = &candles.timeframe.indexes()[..rows];
-    let steps: Vec<calendar::Steps> = texts.grids.iter().map(Grid::steps).collect();
-
-    let mut suspects = vec![false; rows];
-    for row in 0..rows {
-        let steps = steps.get(timeframe[row] as usize).unwrap_or(&calendar::Steps::NEVER);
-        // Every comparison with NaN is false, and what lies between low and high is finite and positive
-        // when these two are: eight comparisons do the work of twenty.
-        let is_right = (timestamp[row] >= limits.earliest)
-            & (timestamp[row] <= limits.latest)
-            & steps.hold(timestamp[row])
-            & (low[row] >= limits.lowest_price)
-            & (high[row] <= f64::MAX)
-            & (low[row] <= open[row])
-            & (low[row] <= close[row])
-            & (open[row] <= high[row])
-            & (close[row] <= high[row])
-            & (volume[row] >= 0.0)
-            & (volume[row] <= f64::MAX);
-        suspects[row] = !is_right;
-    }
-    let sources: Vec<bool> =
-        texts.sources.iter().map(|verdict| *verdict == words::SourceVerdict::Known).collect();
-    suspect_texts(&mut suspects, candles.source.indexes(), &sources);
-    suspect_texts(&mut suspects, candles.symbol.indexes(), &texts.symbols);
-    for presence in candles.presences().into_iter().flatten() {
-        suspect_absent(&mut suspects, presence);
-    }
-    suspects
-}
-
-/// Marks the rows whose text is wrong. Most batches have no wrong text, and nothing to look at.
-fn suspect_texts(suspects: &mut [bool], indexes: &[u32], right: &[bool]) {
-    if right.is_empty() || right.contains(&false) {
-        for (suspect, index) in suspects.iter_mut().zip(indexes) {
-            *suspect |= right.get(*index as usize) != Some(&true);
-        }
-    }
-}
-
-/// Marks the rows without a value.
-fn suspect_absent(suspects: &mut [bool], presence: &[u8]) {
-    for (eight, byte) in suspects.chunks_mut(8).zip(presence) {
-        if *byte != u8::MAX {
-            for (place, suspect) in eight.iter_mut().enumerate() {
-                *suspect |= byte >> place & 1 == 0;
-            }
         }
     }
 }

@@ -1,0 +1,158 @@
+//! Which rows might be wrong: the quick pass over all rows.
+//!
+//! Rows are looked at in blocks, column by column, in loops that compilers turn into vector instructions. A
+//! block in which all is right, as almost all are, costs nothing more; in the others each row is looked at.
+
+use crate::calendar::{Grid, Steps};
+use crate::words::SourceVerdict;
+use crate::{Candles, Judged, Limits};
+
+/// Rows in a block: few enough that one wrong row makes few others slow, enough that a block's own cost is small.
+const BLOCK: usize = 64;
+
+/// The rows that might be wrong, ascending. A row that is not among them is right (but for a jump of the price).
+pub fn of(candles: &Candles<'_>, limits: &Limits, texts: &Judged) -> Vec<usize> {
+    let quick = Quick::new(candles, limits, texts);
+    let mut suspects = Vec::new();
+    let mut start = 0;
+    while start < candles.rows {
+        let end = candles.rows.min(start + BLOCK);
+        if end - start < BLOCK || !quick.block_is_right(start) {
+            suspects.extend((start..end).filter(|row| !quick.row_is_right(*row)));
+        }
+        start = end;
+    }
+    suspects
+}
+
+/// The columns and what they are compared with.
+struct Quick<'a> {
+    limits: &'a Limits,
+    timestamp: &'a [i64],
+    open: &'a [f64],
+    high: &'a [f64],
+    low: &'a [f64],
+    close: &'a [f64],
+    volume: &'a [f64],
+    timeframe: &'a [u32],
+    /// For each text of the timeframes its quick test.
+    steps: Vec<Steps>,
+    source: Names<'a>,
+    symbol: Names<'a>,
+    /// The presence of the columns in which some row has no value.
+    presences: Vec<&'a [u8]>,
+}
+
+impl<'a> Quick<'a> {
+    fn new(candles: &Candles<'a>, limits: &'a Limits, texts: &Judged) -> Quick<'a> {
+        let is_known = |verdict: &SourceVerdict| *verdict == SourceVerdict::Known;
+        Quick {
+            limits,
+            timestamp: candles.timestamp.values(),
+            open: candles.open.values(),
+            high: candles.high.values(),
+            low: candles.low.values(),
+            close: candles.close.values(),
+            volume: candles.volume.values(),
+            timeframe: candles.timeframe.indexes(),
+            steps: texts.grids.iter().map(Grid::steps).collect(),
+            source: Names::new(candles.source.indexes(), texts.sources.iter().map(is_known).collect()),
+            symbol: Names::new(candles.symbol.indexes(), texts.symbols.clone()),
+            presences: candles.presences().into_iter().flatten().collect(),
+        }
+    }
+
+    /// Whether all rows of the whole block that starts at this row are right.
+    fn block_is_right(&self, start: usize) -> bool {
+        let timeframe: &[u32; BLOCK] = block(self.timeframe, start);
+        let has_one_timeframe =
+            timeframe.iter().fold(true, |is_one, index| is_one & (*index == timeframe[0]));
+        has_one_timeframe
+            && self.block_of_times_is_right(block(self.timestamp, start), self.steps(start))
+            && self.block_of_values_is_right(start)
+            && self.source.block_is_right(start)
+            && self.symbol.block_is_right(start)
+            && self.presences.iter().all(|presence| {
+                // A block starts with a byte of its own.
+                presence[start / 8..(start + BLOCK) / 8].iter().all(|byte| *byte == u8::MAX)
+            })
+    }
+
+    fn block_of_times_is_right(&self, timestamp: &[i64; BLOCK], steps: Steps) -> bool {
+        timestamp.iter().fold(true, |is_right, timestamp| is_right & self.time_is_right(*timestamp, steps))
+    }
+
+    fn block_of_values_is_right(&self, start: usize) -> bool {
+        let [open, high, low, close, volume] =
+            [self.open, self.high, self.low, self.close, self.volume].map(|column| block(column, start));
+        (0..BLOCK).fold(true, |is_right, row| {
+            is_right & self.values_are_right(open[row], high[row], low[row], close[row], volume[row])
+        })
+    }
+
+    fn row_is_right(&self, row: usize) -> bool {
+        self.time_is_right(self.timestamp[row], self.steps(row))
+            && self.values_are_right(
+                self.open[row],
+                self.high[row],
+                self.low[row],
+                self.close[row],
+                self.volume[row],
+            )
+            && self.source.row_is_right(row)
+            && self.symbol.row_is_right(row)
+            && self.presences.iter().all(|presence| presence[row / 8] >> (row % 8) & 1 == 1)
+    }
+
+    /// The quick test of the row's timeframe.
+    fn steps(&self, row: usize) -> Steps {
+        self.steps.get(self.timeframe[row] as usize).copied().unwrap_or(Steps::NEVER)
+    }
+
+    #[inline]
+    fn time_is_right(&self, timestamp: i64, steps: Steps) -> bool {
+        (timestamp >= self.limits.earliest) & (timestamp <= self.limits.latest) & steps.hold(timestamp)
+    }
+
+    /// Every comparison with NaN is false, and what lies between low and high is finite and positive when these
+    /// two are: eight comparisons do the work of twenty.
+    #[inline]
+    fn values_are_right(&self, open: f64, high: f64, low: f64, close: f64, volume: f64) -> bool {
+        (low >= self.limits.lowest_price)
+            & (high <= f64::MAX)
+            & (low <= open)
+            & (low <= close)
+            & (open <= high)
+            & (close <= high)
+            & (volume >= 0.0)
+            & (volume <= f64::MAX)
+    }
+}
+
+/// A column of names, and which of its texts are right.
+struct Names<'a> {
+    indexes: &'a [u32],
+    right: Vec<bool>,
+    /// Most batches have no wrong text, and nothing to look at.
+    are_all_right: bool,
+}
+
+impl<'a> Names<'a> {
+    fn new(indexes: &'a [u32], right: Vec<bool>) -> Names<'a> {
+        let are_all_right = !right.is_empty() && !right.contains(&false);
+        Names { indexes, right, are_all_right }
+    }
+
+    fn row_is_right(&self, row: usize) -> bool {
+        self.are_all_right || self.right.get(self.indexes[row] as usize) == Some(&true)
+    }
+
+    fn block_is_right(&self, start: usize) -> bool {
+        self.are_all_right || (start..start + BLOCK).all(|row| self.row_is_right(row))
+    }
+}
+
+/// The values of the block that starts at this row.
+fn block<T>(column: &[T], start: usize) -> &[T; BLOCK] {
+    column[start..start + BLOCK].try_into().expect("as long as a block")
+}
