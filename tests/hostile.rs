@@ -3,6 +3,9 @@
 
 use std::process::{Command, Stdio};
 
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
 use crate::harness::{Database, Folder, Outcome, integer, start, text, workspace};
 
 /// The close on which the hostile rule misbehaves.
@@ -224,8 +227,19 @@ fn the_batches_before_the_one_that_fails_stay_written() {
 fn a_rule_that_fails_on_every_batch_of_one_row_stops_the_pipeline() {
     let folder = folder(&[POISON; 50]);
     hostile(&folder, "trap_on_row", PATIENT, 1);
-    folder.refused(1, "fails on more than 16 rows in a row");
+    folder.refused(1, "fails on more than one row in 100 for too long");
     assert_eq!((written(&folder), count(&folder, "dead_letter")), (vec![], 16));
+}
+
+/// No batch has many of the rows on which it fails, and between them it decides ten times as many.
+#[test]
+fn a_rule_that_fails_on_a_tenth_of_the_rows_stops_the_pipeline() {
+    let closes: Vec<f64> = (0..400).map(|row| if row % 10 == 0 { POISON } else { f64::from(row) }).collect();
+    let folder = folder(&closes);
+    hostile(&folder, "trap_on_row", PATIENT, 20);
+    folder.refused(1, "fails on more than one row in 100 for too long: it trapped");
+    // The batches before stay: two dead letters in each, which the rows around them paid for in part.
+    assert_eq!((written(&folder).len(), count(&folder, "dead_letter")), (8 * 18, 16));
 }
 
 /// The rule has seen the whole batch when it panics. Only what was decided may be remembered after that.
@@ -246,6 +260,24 @@ fn what_a_rule_remembers_is_after_a_trap_as_if_nothing_had_happened() {
     assert_eq!(folder.rejects(), [(POISON_ROW as i64, "rule_trapped".to_owned())]);
     let is_left_out = |row: &usize| *row == POISON_ROW || repeats.iter().any(|(repeat, _)| repeat == row);
     assert_eq!(written(&folder), (0..48).filter(|row| !is_left_out(row)).collect::<Vec<_>>());
+}
+
+/// What was written before stays, and the rows that came since wait for a rule that can be told about them.
+#[test]
+fn a_rule_that_breaks_down_when_it_is_shown_what_was_written_stops_the_pipeline() {
+    for (mode, limits, how) in [
+        ("trap_on_memory", PATIENT, "it trapped: "),
+        ("loop_on_memory", IMPATIENT, "it took more than `limits.call` (100 ms)"),
+    ] {
+        let folder = folder(&closes()[..10]);
+        hostile(&folder, mode, limits, 50);
+        assert_eq!(folder.summary()["written"], 10, "{mode}: at first there is nothing to show");
+        folder.append("candles.jsonl", folder.read("candles.jsonl"));
+        folder.refused(1, &format!("the rule `hostile` failed when it was shown rows: {how}"));
+        assert_eq!((written(&folder).len(), count(&folder, "dead_letter")), (10, 0), "{mode}");
+        hostile(&folder, "fine", PATIENT, 50);
+        assert_eq!(folder.summary()["read"], 10, "{mode}");
+    }
 }
 
 /// `run` and `check` refuse the pipeline file with this sentence, and no database is made.
@@ -343,5 +375,66 @@ fn a_rule_with_functions_of_other_types_does_not_fit() {
                 (export "remember" (func $nothing)))
             (export "tidegate:rule/rule@0.1.0" (instance $rule)))"#,
         "does not fit `tidegate:rule/rule@0.1.0`",
+    );
+}
+
+/// A component with the types of a rule, whose `describe` has this body and whose other functions trap.
+fn rule_that_describes_itself(body: &str, start: &str) -> Vec<u8> {
+    let interface = "tidegate:rule/rule@0.1.0";
+    let mut module = wat::parse_str(format!(
+        r#"(module
+            (memory (export "memory") 1)
+            (func $deeper (result i32) (i32.add (call $deeper) (i32.const 1)))
+            (func $trap unreachable)
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+            (func (export "{interface}#describe") (result i32) {body})
+            (func (export "{interface}#configure") (param i32 i32) (result i32) unreachable)
+            (func (export "{interface}#transform") (param i64 i32 i32 i32) (result i32) unreachable)
+            (func (export "{interface}#remember") (param i32 i32 i32) unreachable)
+            {start})"#
+    ))
+    .unwrap();
+    let mut contract = Resolve::default();
+    let package = contract.push_file(workspace().join("wit/rule.wit")).unwrap();
+    let world = contract.select_world(&[package], None).unwrap();
+    embed_component_metadata(&mut module, &contract, world, StringEncoding::UTF8, false).unwrap();
+    ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
+}
+
+#[test]
+fn a_component_that_breaks_down_before_it_is_a_rule_is_refused() {
+    let asked = "failed when it was asked what it is: ";
+    let no_start = "";
+    for (body, start, limits, how) in [
+        ("unreachable", no_start, PATIENT, "it trapped: "),
+        (
+            "(loop $again (br $again)) unreachable",
+            no_start,
+            IMPATIENT,
+            "it took more than `limits.call` (100 ms)",
+        ),
+        ("(call $deeper)", no_start, PATIENT, "its stack exceeded "),
+        (
+            "(drop (memory.grow (i32.const 60000))) unreachable",
+            no_start,
+            PATIENT,
+            "it wanted more memory than `limits.memory`",
+        ),
+        ("(i32.const -4)", no_start, PATIENT, "it trapped: "),
+        ("(i32.const 0)", "(start $trap)", PATIENT, "it trapped: "),
+    ] {
+        let component = rule_that_describes_itself(body, start);
+        content_is_refused(&component, limits, &format!("{asked}{how}"));
+    }
+}
+
+#[test]
+fn a_component_that_describes_itself_wrongly_is_refused() {
+    // Zeros are empty texts and lists.
+    let component = rule_that_describes_itself("(i32.const 0)", "");
+    content_is_refused(
+        &component,
+        PATIENT,
+        "describes itself wrongly: the rule's name is ``, but it must have 1 to 64",
     );
 }

@@ -13,7 +13,7 @@ use crate::rule::Component;
 /// Show what a rule's component is
 ///
 /// Before you put a rule into a pipeline: its version and hash, the columns it reads and writes, the reasons
-/// for which it rejects rows, its settings, and what it imports (a rule should import nothing).
+/// for which it rejects rows, and its settings. A component that imports anything is refused.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 EXAMPLES:
@@ -48,7 +48,8 @@ fn as_json(path: &PathBuf, component: &Component) -> serde_json::Value {
         "name": description.name,
         "version": description.version,
         "summary": description.summary,
-        "imports": component.imports(),
+        // Or it would have been refused.
+        "imports": [],
         "reads": reads.collect::<Vec<_>>(),
         "writes": writes.collect::<Vec<_>>(),
         "reasons": description.reasons,
@@ -76,7 +77,7 @@ fn as_text(path: &Path, component: &Component) -> String {
         schema => format!("{schema:#}"),
     };
     format!(
-        "{} {}: {}\n\nfile       {} ({} bytes)\nsha256     {}\nimports    {}\nreads      {}\nwrites     {}\n\
+        "{} {}: {}\n\nfile       {} ({} bytes)\nsha256     {}\nimports    nothing\nreads      {}\nwrites     {}\n\
          reasons    {}\nremembers  {}\nsettings   {schema}\n",
         description.name,
         description.version,
@@ -84,7 +85,6 @@ fn as_text(path: &Path, component: &Component) -> String {
         path.display(),
         component.size_bytes,
         component.sha256,
-        list(component.imports()),
         list(reads.collect()),
         list(writes.collect()),
         list(description.reasons.clone()),

@@ -109,11 +109,6 @@ impl Component {
         Ok(Component { description, sha256: sha256.into(), size_bytes, linked })
     }
 
-    /// What it imports: nothing, or [`Component::load`] would have refused it.
-    pub fn imports(&self) -> Vec<String> {
-        Vec::new()
-    }
-
     /// Hands a new instance the settings and throws it away.
     ///
     /// # Errors

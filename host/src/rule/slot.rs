@@ -17,9 +17,13 @@ use crate::batch::{Batch, Reject};
 use crate::error::{Error, Result};
 use crate::pipeline_file::{self, Limits};
 
-/// When so many rows of one batch make a rule fail, or so many in a row of whatever batches, it is not the rows:
-/// the pipeline stops instead of emptying itself into the dead letter. Each costs some twenty calls to find.
+/// When more rows of one batch make a rule fail, it is not the rows: the pipeline stops instead of emptying itself
+/// into the dead letter. Each costs some twenty calls to find.
 const POISONOUS_ROWS_MAX: usize = 16;
+
+/// A rule may fail on one row in so many for ever; [`POISONOUS_ROWS_MAX`] rows beyond that share stop the pipeline,
+/// however small its batches are.
+const DECIDED_A_POISONOUS_ROW: usize = 100;
 
 /// Reads rows back from the sink for a rule that remembers: partition, columns, and whom to show them.
 pub type ReadBack<'a> =
@@ -37,8 +41,8 @@ pub struct Slot {
     /// The columns after this rule.
     schema: SchemaRef,
     instances: HashMap<i32, Instance>,
-    /// How many rows have made the rule fail since it last decided one.
-    poisonous_in_a_row: usize,
+    /// How many decided rows would pay for the rows that made the rule fail; see [`DECIDED_A_POISONOUS_ROW`].
+    debt_rows: usize,
     time: Duration,
     rows: u64,
 }
@@ -81,7 +85,7 @@ impl Slot {
             schema: output,
             component,
             instances: HashMap::new(),
-            poisonous_in_a_row: 0,
+            debt_rows: 0,
             time: Duration::ZERO,
             rows: 0,
         })
@@ -150,7 +154,7 @@ impl Slot {
         let rows = &division.batch.rows[range.clone()];
         let failure = match self.call(division, &input)? {
             Ok(outcome) => {
-                self.poisonous_in_a_row = 0;
+                self.debt_rows = self.debt_rows.saturating_sub(range.len());
                 let part = self.part(&input, rows, outcome)?;
                 division.parts.push(part);
                 return Ok(());
@@ -163,21 +167,21 @@ impl Slot {
             return self.decide(division, middle..range.end);
         }
         division.poisonous += 1;
-        self.poisonous_in_a_row += 1;
-        if division.poisonous.max(self.poisonous_in_a_row) > POISONOUS_ROWS_MAX {
-            let rows = match division.poisonous > POISONOUS_ROWS_MAX {
-                true => format!("rows of a batch of {}", division.batch.rows.len()),
-                false => "rows in a row".into(),
-            };
-            return Err(Error::Running(format!(
-                "the rule `{}` fails on more than {POISONOUS_ROWS_MAX} {rows}: {failure}; nothing of the batch was written",
-                self.name
-            )));
-        }
-        tracing::warn!(rule = &*self.name, %failure, "a rule failed on a row, which goes to the dead letter");
-        let part = self.poisonous_part(&input, rows[0], &failure);
-        division.parts.push(part);
-        Ok(())
+        self.debt_rows += DECIDED_A_POISONOUS_ROW;
+        let too_often = if division.poisonous > POISONOUS_ROWS_MAX {
+            format!("more than {POISONOUS_ROWS_MAX} rows of a batch of {}", division.batch.rows.len())
+        } else if self.debt_rows > POISONOUS_ROWS_MAX * DECIDED_A_POISONOUS_ROW {
+            format!("more than one row in {DECIDED_A_POISONOUS_ROW} for too long")
+        } else {
+            tracing::warn!(rule = &*self.name, %failure, "a rule failed on a row, which goes to the dead letter");
+            let part = self.poisonous_part(&input, rows[0], &failure);
+            division.parts.push(part);
+            return Ok(());
+        };
+        Err(Error::Running(format!(
+            "the rule `{}` fails on {too_often}: {failure}; nothing of the batch was written",
+            self.name
+        )))
     }
 
     /// One call. After a failed one the instance is gone.

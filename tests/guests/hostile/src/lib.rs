@@ -77,6 +77,10 @@ enum Mode {
     RefuseSettings,
     /// Drops a row whose close it has seen, and panics where the poison is after it has seen the whole batch.
     Remembers,
+    /// Panics when it is shown rows that were written.
+    TrapOnMemory,
+    /// Never returns when it is shown rows that were written.
+    LoopOnMemory,
 }
 
 tidegate_guest::reasons! {
@@ -138,6 +142,11 @@ impl Rule for Hostile {
     }
 
     fn remember(&mut self, output: &Batch) {
+        match self.mode {
+            Mode::TrapOnMemory => panic!("it does not want to know"),
+            Mode::LoopOnMemory => loop_for_ever(),
+            _ => {}
+        }
         let closes = output.floats("close").expect("the column that the rule reads");
         self.seen.extend(closes.values().iter().map(|close| close.to_bits()));
     }
@@ -157,7 +166,12 @@ impl Hostile {
     fn misbehave(&self, row: usize, rows: usize, mut outcome: Outcome) -> Result<Outcome, String> {
         let presence_bytes = rows.div_ceil(8);
         match self.mode {
-            Mode::Fine | Mode::TrapAlways | Mode::LoopForEver | Mode::RefuseSettings => {}
+            Mode::Fine
+            | Mode::TrapAlways
+            | Mode::LoopForEver
+            | Mode::RefuseSettings
+            | Mode::TrapOnMemory
+            | Mode::LoopOnMemory => {}
             Mode::TrapOnRow | Mode::Remembers => panic!("it panics on row {row}"),
             Mode::LoopOnRow => loop_for_ever(),
             Mode::EatMemory => eat_memory(),
