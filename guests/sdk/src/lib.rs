@@ -14,6 +14,7 @@
 //! | a first rule | the README of this crate, or [`row_rule!`] |
 //! | a rule over columns, the fast form | [`Rule`], [`Batch::floats`] and its siblings, [`Outcome`] |
 //! | settings with units such as `5m` | [`Duration`] |
+//! | something kept for each series | [`PerSeries`] |
 //! | unit tests | [`BatchBuilder`], [`Instance`], [`Outcome::verdicts`] |
 
 mod batch_builder;
@@ -21,6 +22,7 @@ mod column;
 mod instance;
 mod outcome;
 mod row;
+mod series;
 mod settings;
 
 /// The types of `wit/rule.wit`, generated. The ones that a rule needs are re-exported at the crate's root.
@@ -42,6 +44,7 @@ pub use bindings::exports::tidegate::rule::rule::{
 pub use column::{Booleans, Floats, Integers, Numbers, TextColumn, Timestamps};
 pub use instance::{Instance, describe};
 pub use outcome::Verdict;
+pub use series::{PerSeries, SeriesColumns};
 pub use settings::{Duration, NoSettings};
 
 /// A rule over columns.
