@@ -8,6 +8,9 @@ use serde::{Deserialize, Deserializer};
 
 const DAY_MS: i64 = 86_400_000;
 
+/// 1969-12-29, the last Monday before 1970.
+const MONDAY_MS: i64 = -3 * DAY_MS;
+
 /// A day, written `2009-01-03`: its first moment in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Date {
@@ -80,20 +83,18 @@ impl JsonSchema for Date {
 pub enum Grid {
     /// Not a timeframe.
     Malformed,
-    /// Every `step_ms` milliseconds from `anchor` on.
-    Fixed {
-        /// Milliseconds from one candle to the next.
-        step_ms: i64,
-        /// When one of the candles opens, in milliseconds since 1970; not after 1970.
-        anchor: i64,
-    },
+    /// Every so many milliseconds from 1970 on.
+    Fixed(i64),
+    /// Every so many weeks, from a Monday or from a Thursday: most exchanges start weeks on Monday, others count
+    /// seven days from 1970-01-01, which was a Thursday.
+    Weeks(i64),
     /// The first day of every so many months, counted from January 1970.
     Months(i64),
 }
 
 impl Grid {
     /// The grid of a timeframe such as `1m`, `4h`, `1w`, `1M`: a number from 1 to 9999 without leading
-    /// zeros, and a unit. Weeks start on Monday, as exchanges have it.
+    /// zeros, and a unit.
     pub fn of(timeframe: &str) -> Grid {
         let digits = timeframe.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = timeframe.split_at(digits);
@@ -101,14 +102,13 @@ impl Grid {
             return Grid::Malformed;
         }
         let Ok(number) = number.parse::<i64>() else { return Grid::Malformed };
-        let fixed = |unit_ms: i64| Grid::Fixed { step_ms: number * unit_ms, anchor: 0 };
+        let fixed = |unit_ms: i64| Grid::Fixed(number * unit_ms);
         match unit {
             "s" => fixed(1_000),
             "m" => fixed(60_000),
             "h" => fixed(3_600_000),
             "d" => fixed(DAY_MS),
-            // 1969-12-29 was the last Monday before 1970.
-            "w" => Grid::Fixed { step_ms: number * 7 * DAY_MS, anchor: -3 * DAY_MS },
+            "w" => Grid::Weeks(number),
             "M" => Grid::Months(number),
             _ => Grid::Malformed,
         }
@@ -118,7 +118,10 @@ impl Grid {
     pub fn holds(&self, ms: i64) -> bool {
         match *self {
             Grid::Malformed => false,
-            Grid::Fixed { step_ms, anchor } => (ms.wrapping_sub(anchor)).rem_euclid(step_ms) == 0,
+            Grid::Fixed(step_ms) => ms.rem_euclid(step_ms) == 0,
+            Grid::Weeks(weeks) => [MONDAY_MS, 0]
+                .into_iter()
+                .any(|anchor| ms.wrapping_sub(anchor).rem_euclid(weeks * 7 * DAY_MS) == 0),
             Grid::Months(months) => {
                 let (year, month, day) = civil(ms.div_euclid(DAY_MS));
                 ms.rem_euclid(DAY_MS) == 0 && day == 1 && ((year - 1970) * 12 + month - 1) % months == 0
@@ -126,10 +129,21 @@ impl Grid {
         }
     }
 
-    /// The quick test for this grid.
+    /// The longest that a candle of this grid lasts; `None` for what is not a timeframe.
+    pub fn longest_ms(&self) -> Option<i64> {
+        match *self {
+            Grid::Malformed => None,
+            Grid::Fixed(step_ms) => Some(step_ms),
+            Grid::Weeks(weeks) => Some(weeks * 7 * DAY_MS),
+            Grid::Months(months) => Some(months * 31 * DAY_MS),
+        }
+    }
+
+    /// The quick test for this grid: a time for which it does not hold may still be on the grid.
     pub fn steps(&self) -> Steps {
         match *self {
-            Grid::Fixed { step_ms, anchor } => Steps::every(step_ms as u64, anchor),
+            Grid::Fixed(step_ms) => Steps::every(step_ms as u64, 0),
+            Grid::Weeks(weeks) => Steps::every((weeks * 7 * DAY_MS) as u64, MONDAY_MS),
             Grid::Malformed | Grid::Months(_) => Steps::NEVER,
         }
     }
@@ -137,7 +151,8 @@ impl Grid {
 
 /// Tests for multiples without a division, which would cost as much as all other checks of a row together:
 /// `n` is a multiple of `odd << twos` when `n` times the inverse of `odd`, rotated by `twos`, does not
-/// exceed the number of multiples (Granlund and Montgomery, 1994).
+/// exceed the number of multiples (Granlund and Montgomery, 1994). A minute is 60,000 = 1,875 << 5 ms: 120,000
+/// times the inverse of 1,875 is 64, rotated by 5 it is 2, the second minute; 120,001 gives a huge number.
 #[derive(Debug, Clone, Copy)]
 pub struct Steps {
     anchor: i64,
@@ -249,9 +264,11 @@ mod tests {
     }
 
     #[test]
-    fn weeks_start_on_monday_and_months_on_the_first() {
+    fn weeks_start_on_monday_or_thursday_and_months_on_the_first() {
         assert!(Grid::of("1w").holds(ms("2023-11-13")));
-        assert!(!Grid::of("1w").holds(ms("2023-11-16")));
+        assert!(Grid::of("1w").holds(ms("2023-11-16")));
+        assert!(!Grid::of("1w").holds(ms("2023-11-15")));
+        assert!(!Grid::of("1w").holds(ms("2023-11-13") + 60_000));
         assert!(Grid::of("1M").holds(ms("2023-11-01")));
         assert!(!Grid::of("1M").holds(ms("2023-11-02")));
         assert!(!Grid::of("1M").holds(ms("2023-11-01") + 3_600_000));
@@ -261,9 +278,13 @@ mod tests {
 
     #[test]
     fn the_quick_test_agrees_with_the_division() {
-        for timeframe in ["1s", "1m", "3m", "7m", "15m", "1h", "1d", "3d", "1w", "5w", "9999d"] {
+        for timeframe in ["1s", "1m", "3m", "7m", "15m", "1h", "1d", "3d", "9999d", "1w", "5w"] {
             let grid = Grid::of(timeframe);
-            let Grid::Fixed { step_ms, anchor } = grid else { panic!("{timeframe}") };
+            let (step_ms, anchor) = match grid {
+                Grid::Fixed(step_ms) => (step_ms, 0),
+                Grid::Weeks(weeks) => (weeks * 7 * DAY_MS, MONDAY_MS),
+                other => panic!("{timeframe} is {other:?}"),
+            };
             for count in [1, 2, 3, 1_000, 5_000] {
                 for shift in [-1_000, -1, 0, 1, 500, 1_000, 60_000] {
                     let time = anchor + count * step_ms + shift;

@@ -84,16 +84,18 @@ fn missing(row: usize, candles: &Candles<'_>) -> Option<(Reason, String)> {
 }
 
 fn source(row: usize, candles: &Candles<'_>, texts: &Judged) -> Option<(Reason, String)> {
-    let text = quoted(candles.source.get(row)?);
+    let text = candles.source.get(row)?;
     match texts.sources[candles.source.index(row)?] {
         SourceVerdict::Known => None,
         SourceVerdict::Unknown => {
-            Some((Reason::UnknownSource, format!("source {text} is not one of the setting `sources`")))
+            let detail = format!("source {} is not one of the setting `sources`", quoted(text));
+            Some((Reason::UnknownSource, detail))
         }
-        SourceVerdict::Malformed => Some((
-            Reason::MalformedSource,
-            format!("source {text} is not a name of 1 to 64 letters, digits, `.`, `-` and `_`"),
-        )),
+        SourceVerdict::Malformed => {
+            let detail =
+                format!("source {} is not a name of 1 to 64 letters, digits, `.`, `-` and `_`", quoted(text));
+            Some((Reason::MalformedSource, detail))
+        }
     }
 }
 
@@ -105,24 +107,26 @@ fn symbol(row: usize, candles: &Candles<'_>, texts: &Judged) -> Option<(Reason, 
     })
 }
 
+/// What is smaller is taken for seconds where they make sense: as milliseconds it is before 1973-03-03, as seconds
+/// it is until 5138.
+pub const SECONDS_BELOW: i64 = 100_000_000_000;
+
 /// A time that is too early or too late, with the unit that would make it right.
 fn out_of_range(ms: i64, limits: &Limits) -> Option<(Reason, String)> {
     let fits = |ms: i64| (limits.earliest..=limits.latest).contains(&ms);
+    let as_seconds = ms.checked_mul(1_000).filter(|as_ms| ms < SECONDS_BELOW && fits(*as_ms));
     let wrong_unit = |reason, unit: &str, as_ms: i64| {
         let detail =
             format!("timestamp {ms} is not in milliseconds but looks like {unit} ({})", calendar::utc(as_ms));
         Some((reason, detail))
     };
-    if fits(ms) {
+    if let Some(as_ms) = as_seconds {
+        wrong_unit(Reason::TimestampInSeconds, "seconds", as_ms)
+    } else if fits(ms) {
         None
     } else if ms < limits.earliest {
-        match ms.checked_mul(1_000).filter(|ms| fits(*ms)) {
-            Some(as_ms) => wrong_unit(Reason::TimestampInSeconds, "seconds", as_ms),
-            None => {
-                let (time, earliest) = (calendar::utc(ms), calendar::utc(limits.earliest));
-                Some((Reason::TimestampTooEarly, format!("timestamp {ms} ({time}) is before {earliest}")))
-            }
-        }
+        let (time, earliest) = (calendar::utc(ms), calendar::utc(limits.earliest));
+        Some((Reason::TimestampTooEarly, format!("timestamp {ms} ({time}) is before {earliest}")))
     } else if fits(ms / 1_000) {
         wrong_unit(Reason::TimestampInMicroseconds, "microseconds", ms / 1_000)
     } else if fits(ms / 1_000_000) {
@@ -191,14 +195,12 @@ fn prices(row: usize, candles: &Candles<'_>, limits: &Limits, faults: &mut Fault
 
 fn volume(row: usize, candles: &Candles<'_>) -> Option<(Reason, String)> {
     let volume = candles.volume.get(row)?;
-    let detail = format!("volume is {}", number(volume));
-    if !volume.is_finite() {
-        Some((Reason::VolumeNotFinite, detail))
-    } else if volume < 0.0 {
-        Some((Reason::NegativeVolume, detail))
-    } else {
-        None
-    }
+    let reason = match volume {
+        _ if !volume.is_finite() => Reason::VolumeNotFinite,
+        _ if volume < 0.0 => Reason::NegativeVolume,
+        _ => return None,
+    };
+    Some((reason, format!("volume is {}", number(volume))))
 }
 
 fn both(first: Option<String>, second: Option<String>) -> Option<String> {

@@ -21,7 +21,7 @@ use tidegate_guest::{
 
 pub use calendar::Date;
 use calendar::Grid;
-use jump::{Closes, SeriesOfBatch};
+use jump::Closes;
 
 tidegate_guest::reasons! {
     /// Why a row is rejected, in the order in which the first fault of a row is chosen.
@@ -80,9 +80,12 @@ pub struct Settings {
     pub sources: Vec<String>,
     /// Whether a price of zero is accepted.
     pub allow_zero_price: bool,
-    /// By what factor a close may differ from the close of the last accepted row of the same source, symbol
+    /// By what factor a close may differ from the close of the newest accepted candle of the same source, symbol
     /// and timeframe, upwards or downwards. Not checked when absent.
     pub max_jump_factor: Option<f64>,
+    /// How many candles before a row that candle may be. An older one is not compared with, so that a series
+    /// whose price has really moved, or which began with a wrong one, is rejected for so long and no longer.
+    pub max_jump_candles: u32,
 }
 
 impl Default for Settings {
@@ -93,6 +96,8 @@ impl Default for Settings {
             sources: Vec::new(),
             allow_zero_price: false,
             max_jump_factor: None,
+            // An hour of minutes.
+            max_jump_candles: 60,
         }
     }
 }
@@ -139,7 +144,7 @@ impl Rule for Validate {
             Some(factor) if !(factor > 1.0 && factor.is_finite()) => {
                 return Err(format!("`max_jump_factor` is {factor}: write a number above 1"));
             }
-            factor => factor.map(Closes::new),
+            factor => factor.map(|factor| Closes::new(factor, settings.max_jump_candles)),
         };
         Ok(Validate { settings, closes })
     }
@@ -157,23 +162,22 @@ impl Rule for Validate {
                 }
             }
             Some(closes) => {
-                let mut series = SeriesOfBatch::of(&candles, closes);
+                closes.start(&candles);
                 let mut suspects = suspects.into_iter().peekable();
                 for row in 0..candles.rows {
                     let is_suspect = suspects.next_if_eq(&row).is_some();
-                    let jump = series.jump(row);
+                    let jump = closes.jump(row, &candles, &texts);
                     if !is_suspect && jump.is_none() {
-                        series.accept(row);
+                        closes.accept(row, &candles);
                         continue;
                     }
                     let mut faults = faults::of(row, &candles, &limits, &texts);
                     faults.extend(jump);
                     if faults.is_empty() {
-                        series.accept(row);
+                        closes.accept(row, &candles);
                     }
                     faults.reject(row, &mut outcome);
                 }
-                series.keep();
             }
         }
         Ok(outcome)
@@ -181,11 +185,10 @@ impl Rule for Validate {
 
     fn remember(&mut self, output: &Batch) {
         if let (Some(closes), Ok(candles)) = (&mut self.closes, Candles::of(output)) {
-            let mut series = SeriesOfBatch::of(&candles, closes);
+            closes.start(&candles);
             for row in 0..candles.rows {
-                series.accept(row);
+                closes.accept(row, &candles);
             }
-            series.keep();
         }
     }
 }

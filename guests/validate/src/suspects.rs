@@ -4,6 +4,7 @@
 //! block in which all is right, as almost all are, costs nothing more; in the others each row is looked at.
 
 use crate::calendar::{Grid, Steps};
+use crate::faults::SECONDS_BELOW;
 use crate::words::SourceVerdict;
 use crate::{Candles, Judged, Limits};
 
@@ -28,6 +29,8 @@ pub fn of(candles: &Candles<'_>, limits: &Limits, texts: &Judged) -> Vec<usize> 
 /// The columns and what they are compared with.
 struct Quick<'a> {
     limits: &'a Limits,
+    /// What is earlier may be seconds, whatever is the earliest that is allowed.
+    earliest: i64,
     timestamp: &'a [i64],
     open: &'a [f64],
     high: &'a [f64],
@@ -48,6 +51,7 @@ impl<'a> Quick<'a> {
         let is_known = |verdict: &SourceVerdict| *verdict == SourceVerdict::Known;
         Quick {
             limits,
+            earliest: limits.earliest.max(SECONDS_BELOW),
             timestamp: candles.timestamp.values(),
             open: candles.open.values(),
             high: candles.high.values(),
@@ -111,7 +115,7 @@ impl<'a> Quick<'a> {
 
     #[inline]
     fn time_is_right(&self, timestamp: i64, steps: Steps) -> bool {
-        (timestamp >= self.limits.earliest) & (timestamp <= self.limits.latest) & steps.hold(timestamp)
+        (timestamp >= self.earliest) & (timestamp <= self.limits.latest) & steps.hold(timestamp)
     }
 
     /// Every comparison with NaN is false, and what lies between low and high is finite and positive when these

@@ -268,24 +268,22 @@ fn the_first_fault_is_reported_and_all_are_counted() {
     );
 }
 
+/// A candle that is all one price, so many minutes after [`TIME`].
+fn priced(minute: i64, price: f64) -> Candle {
+    let price = Some(price);
+    let timestamp = Some(TIME + minute * 60_000);
+    Candle { timestamp, open: price, high: price, low: price, close: price, ..GOOD }
+}
+
 #[test]
 fn prices_that_jump() {
-    let settings = r#"{"max_jump_factor": 2}"#;
-    let at = |close: f64| Candle {
-        open: Some(close),
-        high: Some(close),
-        low: Some(close),
-        close: Some(close),
-        ..GOOD
-    };
-    let other = |close| Candle { symbol: Some("ETH/USDT"), ..at(close) };
+    let other = Candle { symbol: Some("ETH/USDT"), ..priced(-7, 1_000.0) };
     // Twice and half are still right; a rejected row is not the next one's previous close.
-    let verdicts = verdicts_with(
-        settings,
-        &[at(10.0), at(20.0), at(40.1), other(1_000.0), at(39.0), at(19.5), at(9.7), at(19.0)],
-    );
+    let closes = [10.0, 20.0, 40.1, 39.0, 19.5, 9.7, 19.0];
+    let mut candles: Vec<Candle> = (-9..).zip(closes).map(|(minute, close)| priced(minute, close)).collect();
+    candles.insert(3, other);
     assert_eq!(
-        verdicts,
+        verdicts_with(r#"{"max_jump_factor": 2}"#, &candles),
         [
             "2 price_jump: close 40.1 differs from the previous close 20 by more than a factor of 2",
             "6 price_jump: close 9.7 differs from the previous close 19.5 by more than a factor of 2",
@@ -295,20 +293,84 @@ fn prices_that_jump() {
 
 #[test]
 fn jumps_are_found_across_batches_and_after_remembering() {
-    let close = |close| Candle { high: Some(1e6), low: Some(1e-6), close: Some(close), ..GOOD };
     let mut instance = instance(r#"{"max_jump_factor": 1.5}"#);
-    instance.remember(&batch(&[close(50.0), close(100.0)]));
+    instance.remember(&batch(&[priced(-9, 50.0), priced(-8, 100.0)]));
     let mut verdicts = |candle| instance.transform(NOW, &batch(&[candle])).unwrap().verdicts::<Reason>();
-    assert_eq!(verdicts(close(50.0)).len(), 1);
-    assert_eq!(verdicts(close(150.0)), [""; 0]);
-    assert_eq!(verdicts(close(100.0)), [""; 0]);
-    assert_eq!(verdicts(close(10.0)).len(), 1);
-    assert_eq!(verdicts(Candle { source: Some("kraken"), ..close(10.0) }), [""; 0]);
+    assert_eq!(verdicts(priced(-7, 50.0)).len(), 1);
+    assert_eq!(verdicts(priced(-6, 150.0)), [""; 0]);
+    assert_eq!(verdicts(priced(-5, 100.0)), [""; 0]);
+    assert_eq!(verdicts(priced(-4, 10.0)).len(), 1);
+    assert_eq!(verdicts(Candle { source: Some("kraken"), ..priced(-3, 10.0) }), [""; 0]);
+}
+
+#[test]
+fn a_series_that_began_with_a_wrong_price_recovers() {
+    let settings = r#"{"max_jump_factor": 3, "max_jump_candles": 5}"#;
+    let mut candles = vec![priced(-20, 931_425.0)];
+    candles.extend((-19..-10).map(|minute| priced(minute, 93_142.0)));
+    let rejected: Vec<u32> = instance(settings)
+        .transform(NOW, &batch(&candles))
+        .unwrap()
+        .rejected
+        .iter()
+        .map(|row| row.row)
+        .collect();
+    assert_eq!(rejected, [1, 2, 3, 4, 5], "the five candles after the wrong one");
+}
+
+#[test]
+fn a_row_is_compared_with_an_earlier_candle_whatever_came_in_between() {
+    let settings = r#"{"max_jump_factor": 2}"#;
+    // The first candle comes again after the second, as a duplicate that another rule drops.
+    let candles =
+        [priced(-9, 100.0), priced(-8, 190.0), priced(-9, 100.0), priced(-7, 300.0), priced(-10, 1.0)];
+    assert_eq!(verdicts_with(settings, &candles), [""; 0]);
+    // What is remembered after a restart lacks the duplicate, and must decide the same.
+    let mut restarted = instance(settings);
+    restarted.remember(&batch(&candles[..2]));
+    let rest = restarted.transform(NOW, &batch(&candles[3..])).unwrap();
+    assert_eq!(rest.verdicts::<Reason>(), [""; 0]);
+}
+
+#[test]
+fn more_series_than_are_remembered_do_no_harm() {
+    let settings = r#"{"max_jump_factor": 2}"#;
+    let mut instance = instance(settings);
+    let names: Vec<String> = (0..110_000).map(|number| format!("S{number}/USD")).collect();
+    for minute in [-9, -8] {
+        let rows = names.len();
+        let price = || std::iter::repeat_n(if minute == -9 { 10.0 } else { 100.0 }, rows);
+        let text = |text: &'static str| std::iter::repeat_n(text, rows);
+        let batch = BatchBuilder::new(rows)
+            .timestamps("timestamp", std::iter::repeat_n(TIME + minute * 60_000, rows))
+            .floats("open", price())
+            .floats("high", price())
+            .floats("low", price())
+            .floats("close", price())
+            .floats("volume", price())
+            .texts("source", text("kraken"))
+            .texts("symbol", &names)
+            .texts("timeframe", text("1m"))
+            .build();
+        let outcome = instance.transform(NOW, &batch).unwrap();
+        let rejected = outcome.rejected.len();
+        // The second minute begins with series that are forgotten, and forgets the others before it comes to them.
+        assert!(minute == -9 && rejected == 0 || rejected < names.len(), "{rejected}");
+    }
+}
+
+#[test]
+fn seconds_are_known_even_where_every_time_is_allowed() {
+    let candle = Candle { timestamp: Some(TIME / 1_000), timeframe: Some("1s"), ..GOOD };
+    let verdicts = verdicts_with(r#"{"earliest": "1970-01-01"}"#, &[candle]);
+    assert!(verdicts[0].starts_with("0 timestamp_in_seconds: "), "{verdicts:?}");
+    let early = Candle { timestamp: Some(ms("1971-02-03")), timeframe: Some("1d"), ..GOOD };
+    assert_eq!(verdicts_with(r#"{"earliest": "1970-01-01"}"#, &[early]), [""; 0]);
 }
 
 #[test]
 fn a_text_that_is_in_the_dictionary_twice_is_one_series() {
-    let mut input = batch(&[GOOD, Candle { close: Some(9.5), ..GOOD }]);
+    let mut input = batch(&[priced(-2, 10.0), priced(-1, 8.0)]);
     let symbol = input.columns.iter_mut().find(|column| column.name == "symbol").unwrap();
     let twice = vec!["BTC/USDT".to_owned(), "BTC/USDT".to_owned()];
     *symbol = Column::of_dictionary("symbol", twice, vec![0, 1], None);
@@ -363,7 +425,9 @@ fn the_description_is_complete() {
     assert_eq!(description.reads.len(), 9);
     assert_eq!(description.reasons.len(), Reason::NAMES.len());
     assert!(description.remembers);
-    for setting in ["earliest", "max_future", "sources", "allow_zero_price", "max_jump_factor"] {
+    for setting in
+        ["earliest", "max_future", "sources", "allow_zero_price", "max_jump_factor", "max_jump_candles"]
+    {
         assert!(description.settings.contains(&format!("\"{setting}\"")), "{setting}");
     }
 }

@@ -26,8 +26,9 @@ pub fn source(text: &str, known: &[String]) -> SourceVerdict {
 
 /// Whether a text can name a source: `binance`, `coinbase-pro`.
 pub fn is_source(text: &str) -> bool {
-    (1..=NAME_LIMIT).contains(&text.len())
+    text.len() <= NAME_LIMIT
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || is_mark(byte))
+        && has_more_than_marks(text)
 }
 
 /// Whether a text is a unified symbol: `BTC/USDT`, `BTC/USDT:USDT`, `BTC/USD:BTC-250328-50000-C`.
@@ -41,8 +42,12 @@ pub fn is_symbol(text: &str) -> bool {
 }
 
 fn is_currency(text: &str) -> bool {
-    !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || is_mark(byte))
+    text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || is_mark(byte))
+        && has_more_than_marks(text)
+}
+
+fn has_more_than_marks(text: &str) -> bool {
+    !text.bytes().all(is_mark)
 }
 
 fn is_mark(byte: u8) -> bool {
@@ -58,7 +63,7 @@ mod tests {
         for text in ["binance", "coinbase-pro", "gate.io", "OKX_2", "a", &"a".repeat(64)] {
             assert!(is_source(text), "{text}");
         }
-        for text in ["", " binance", "bin ance", "binânce", "a/b", "a\n", &"a".repeat(65)] {
+        for text in ["", "..", "-", " binance", "bin ance", "binânce", "a/b", "a\n", &"a".repeat(65)] {
             assert!(!is_source(text), "{text}");
         }
         let known = ["binance".to_owned()];
@@ -92,6 +97,8 @@ mod tests {
             "BTC/USD:A:B",
             "₿/USD",
             "BTC/USD\n",
+            "./-",
+            "BTC/-",
             &too_long,
         ] {
             assert!(!is_symbol(text), "{text}");
