@@ -15,7 +15,11 @@
 /// | `boolean` | `Option<bool>` | `Option<bool>` |
 /// | `text` | `Option<&str>` | `Option<String>` |
 ///
-/// Nothing is copied to make a row, and columns are looked up once a batch. Such a rule costs two to three
+/// A written field starts as `None`, which leaves the row without a value. A column that the rule reads and
+/// writes starts with the row's own value instead: a rule changes it where it sets the field, and takes it away
+/// where it sets `None`.
+///
+/// Nothing but such a column is copied to make a row, and columns are looked up once a batch. Such a rule costs two to three
 /// times as much as one over columns, which is still little; it reads no optional columns and keeps nothing
 /// between rows. A rule that needs either implements [`Rule`](crate::Rule) itself.
 ///
@@ -131,16 +135,21 @@ macro_rules! row_rule {
                 $(let $read = $crate::row_rule!(@column input $read_kind, stringify!($read));)*
                 let rows = input.rows as usize;
                 let mut outcome = $crate::Outcome::keep_all();
-                let mut answers: ::std::vec::Vec<$written> = ::std::vec::Vec::with_capacity(rows);
-                for place in 0..rows {
+                let mut answers = ::std::vec![$written::default(); rows];
+                // The batch has a written column only where the rule reads it too.
+                $(if input.has_column(stringify!($write)) {
+                    let column = $crate::row_rule!(@column input $write_kind, stringify!($write));
+                    for (place, written) in answers.iter_mut().enumerate() {
+                        written.$write = $crate::row_rule!(@own $write_kind, column.get(place));
+                    }
+                })*
+                for (place, written) in answers.iter_mut().enumerate() {
                     let row = $row { $($read: $read.get(place),)* _batch: ::core::marker::PhantomData };
-                    let mut written = $written::default();
-                    match $decide(&row, &self.settings, &mut written, now) {
+                    match $decide(&row, &self.settings, written, now) {
                         $crate::Verdict::Keep => {}
                         $crate::Verdict::Reject(reason, detail) => outcome.reject(place, reason, detail),
                         $crate::Verdict::Drop => outcome.drop_row(place),
                     }
-                    answers.push(written);
                 }
                 $(outcome.write($crate::row_rule!(
                     @answer $write_kind, stringify!($write), answers.iter(), $write
@@ -173,6 +182,9 @@ macro_rules! row_rule {
     (@column $batch:ident timestamp, $name:expr) => { $batch.timestamps($name)? };
     (@column $batch:ident boolean, $name:expr) => { $batch.booleans($name)? };
     (@column $batch:ident text, $name:expr) => { $batch.texts($name)? };
+
+    (@own text, $value:expr) => { $value.map(::std::string::String::from) };
+    (@own $kind:ident, $value:expr) => { $value };
 
     (@answer float, $name:expr, $rows:expr, $field:ident) => {
         $crate::Column::of_floats_or_null($name, $rows.map(|row| row.$field))
@@ -257,12 +269,64 @@ mod tests {
         assert_eq!(outcome.verdicts::<Reason>(), ["1 too_wide: high 9 is too far from low 1", "2 dropped"]);
         let column = |name| outcome.column(name).unwrap();
         assert_eq!(column("low").floats().unwrap().get(0), Some(2.0));
-        assert_eq!(column("low").floats().unwrap().get(2), None);
+        assert_eq!(column("low").floats().unwrap().get(2), Some(1.0), "as it was");
         assert_eq!(column("trades").integers().unwrap().get(1), Some(3));
         assert_eq!(column("seen").timestamps().unwrap().get(0), None);
         assert_eq!(column("seen").timestamps().unwrap().get(1), Some(1_010));
         assert_eq!(column("closed").booleans().unwrap().get(1), Some(false));
         assert_eq!(column("base").texts().unwrap().get(1), Some("ETH"));
+    }
+
+    mod repair {
+        use crate::{NoReasons, NoSettings, Verdict};
+
+        crate::row_rule! {
+            /// Writes every column that it reads, some rows of each.
+            pub rule Repair;
+            name: "repair";
+            summary: "Repairs some rows";
+            settings: NoSettings;
+            reasons: NoReasons;
+            reads: Row { close: float, trades: integer, seen: timestamp, closed: boolean, symbol: text };
+            writes: Written {
+                close: float, trades: integer, seen: timestamp, closed: boolean, symbol: text, note: text,
+            };
+            decide: decide;
+        }
+
+        fn decide(row: &Row<'_>, _: &NoSettings, written: &mut Written, _now: i64) -> Verdict<NoReasons> {
+            let is_wrong = row.close == Some(2.0) && row.trades.is_none() && row.closed == Some(false);
+            if is_wrong && row.seen == Some(2) {
+                written.close = Some(2.5);
+            }
+            if row.symbol == Some("?") {
+                written.symbol = None;
+            }
+            Verdict::Keep
+        }
+    }
+
+    #[test]
+    fn what_a_row_rule_does_not_set_stays_as_it_was() {
+        let input = BatchBuilder::new(4)
+            .floats_or_null("close", [Some(1.0), Some(2.0), None, Some(4.0)])
+            .integers_or_null("trades", [Some(1), None, Some(3), Some(4)])
+            .timestamps("seen", [1, 2, 3, 4])
+            .booleans_or_null("closed", [Some(true), Some(false), None, Some(true)])
+            .texts_or_null("symbol", [Some("BTC/USD"), Some("?"), None, Some("BTC/USD")])
+            .build();
+        let mut rule = Instance::<repair::Repair>::unconfigured();
+        rule.configure("{}").unwrap();
+        let outcome = rule.transform(0, &input).unwrap();
+        let expected = BatchBuilder::new(4)
+            .floats_or_null("close", [Some(1.0), Some(2.5), None, Some(4.0)])
+            .integers_or_null("trades", [Some(1), None, Some(3), Some(4)])
+            .timestamps("seen", [1, 2, 3, 4])
+            .booleans_or_null("closed", [Some(true), Some(false), None, Some(true)])
+            .texts_or_null("symbol", [Some("BTC/USD"), None, None, Some("BTC/USD")])
+            .texts_or_null("note", [None::<&str>; 4])
+            .build();
+        assert_eq!(outcome.columns, expected.columns);
     }
 
     #[test]
