@@ -1,7 +1,8 @@
 //! The rule `enrich`: adds what is known of a row's source and symbol, and when the row was validated.
 //!
 //! It rejects nothing. All that it says depends on the source, the symbol and the time alone, so it decides
-//! once for each text of a dictionary, and a row costs it a copied index.
+//! once for each text of a dictionary, and a row costs it a copied index. A malformed symbol has neither base nor
+//! quote, and an empty source no exchange.
 
 use std::collections::BTreeMap;
 
@@ -82,7 +83,7 @@ impl Rule for Enrich {
         let source = input.texts("source")?;
         let symbol = input.texts("symbol")?;
         let mut outcome = Outcome::keep_all();
-        outcome.write(derived("exchange", &source, |source| Some(self.name(source))));
+        outcome.write(derived("exchange", &source, |source| (!source.is_empty()).then(|| self.name(source))));
         if self.exchanges.values().any(|exchange| exchange.country.is_some()) {
             outcome.write(derived("exchange_country", &source, |source| {
                 self.exchanges.get(source)?.country.as_deref()
@@ -134,8 +135,12 @@ fn presence(column: &TextColumn<'_>, texts: &[Option<&str>]) -> Vec<u8> {
 /// Base and quote of a unified symbol: `BTC` and `USDT` of `BTC/USDT` and of `BTC/USDT:USDT`.
 fn base_and_quote(symbol: &str) -> Option<(&str, &str)> {
     let (base, rest) = symbol.split_once('/')?;
-    let quote = rest.split_once(':').map_or(rest, |(quote, _)| quote);
-    (!base.is_empty() && !quote.is_empty()).then_some((base, quote))
+    let (quote, settle) = match rest.split_once(':') {
+        Some((quote, settle)) => (quote, Some(settle)),
+        None => (rest, None),
+    };
+    let is_part = |text: &str| !text.is_empty() && !text.contains(['/', ':']);
+    (is_part(base) && is_part(quote) && settle.is_none_or(is_part)).then_some((base, quote))
 }
 
 tidegate_guest::export!(Enrich);
@@ -195,14 +200,29 @@ mod tests {
 
     #[test]
     fn what_is_null_or_malformed_stays_null() {
-        let input = BatchBuilder::new(5)
-            .texts_or_null("source", [Some("kraken"), None, Some(""), None, None])
-            .texts_or_null("symbol", [None, Some("BTCUSDT"), Some("/USD"), Some("BTC/:X"), Some("A/B")])
+        let sources = [Some("kraken"), None, Some("")];
+        let symbols = [
+            None,
+            Some("BTCUSDT"),
+            Some("/USD"),
+            Some("BTC/:X"),
+            Some("BTC/USD/EUR"),
+            Some("BTC/USD:"),
+            Some("BTC/USD:A:B"),
+            Some("BTC/USD:A/B"),
+            Some("BTC:X/USD"),
+            Some(""),
+            Some("BTC-2/USD_X:BTC-250328-50000-C"),
+        ];
+        let input = BatchBuilder::new(symbols.len())
+            .texts_or_null("source", sources.into_iter().cycle().take(symbols.len()))
+            .texts_or_null("symbol", symbols)
             .build();
         let outcome = enriched("{}", &input);
-        assert_eq!(texts(&outcome, "exchange")[..2], [Some("Kraken".to_owned()), None]);
-        assert_eq!(texts(&outcome, "base"), [None, None, None, None, Some("A".to_owned())]);
-        assert_eq!(texts(&outcome, "quote"), [None, None, None, None, Some("B".to_owned())]);
+        assert_eq!(texts(&outcome, "exchange")[..3], [Some("Kraken".to_owned()), None, None]);
+        let only_last = |text: &str| [vec![None; symbols.len() - 1], some(&[text])].concat();
+        assert_eq!(texts(&outcome, "base"), only_last("BTC-2"));
+        assert_eq!(texts(&outcome, "quote"), only_last("USD_X"));
     }
 
     #[test]
