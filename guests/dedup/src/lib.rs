@@ -20,9 +20,11 @@
 //!
 //! # What it remembers
 //!
-//! Candles within the window of their series: the window counts back from the newest timestamp of the series,
-//! by the candles' own time. An older row passes as not seen, and is not remembered. One candle with a
-//! timestamp far in the future would move the window past all others: put `validate` before this rule.
+//! Candles within the window of their series: the setting `window`, or three of its candles where that is longer,
+//! so that a `1w` candle is recognised too (`1M` counts 31 days, a malformed timeframe adds nothing). The window
+//! counts back from the newest timestamp of the series, by the candles' own time. An older row passes as not
+//! seen, and is not remembered. One candle with a timestamp far in the future would move the window past all
+//! others: put `validate` before this rule.
 //!
 //! A candle takes 16 bytes and its share of unused room and of its series: 16.1 to 16.3 bytes in order of time
 //! and 17.8 in any order when series are long, 22.2 when each has 100 candles. A million candles leave the
@@ -66,7 +68,7 @@ const LEAST_ROWS: u32 = 1_000;
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// How far back a candle is recognised, by the candles' own time, counted from the newest candle of its
-    /// series.
+    /// series; at least three candles of the series, however long they are.
     pub window: Duration,
     /// How much is remembered at most: a candle counts 1, a series 8 and 1 more for each 16 bytes of its name.
     #[schemars(range(min = 1_000))]

@@ -22,6 +22,10 @@ const SERIES_WEIGHT: usize = 8;
 /// visits every chunk, happens once in so many candles and not for each.
 const FREED_SHARE: usize = 16;
 
+/// How many candles of a series its window spans at least: one that is still open and the two before it, which
+/// sources send again.
+const WINDOW_CANDLES: i64 = 3;
+
 /// Bits of an entry that hold its revision; the others hold the hash of its values.
 const REVISION_BITS: u32 = 16;
 
@@ -120,6 +124,8 @@ impl Chunk {
 struct Series {
     /// See [`write_name`].
     name: Box<[u8]>,
+    /// How far back a candle is recognised.
+    window_ms: i64,
     /// The newest timestamp seen; the window counts back from it.
     newest: i64,
     /// Full chunks, oldest first.
@@ -140,6 +146,12 @@ impl Series {
 
     fn chunk_mut(&mut self, chunk: usize) -> &mut Chunk {
         if chunk < self.older.len() { &mut self.older[chunk] } else { &mut self.last }
+    }
+
+    /// The oldest moment of the window.
+    #[inline]
+    fn oldest(&self) -> i64 {
+        self.newest.saturating_sub(self.window_ms)
     }
 
     #[inline]
@@ -257,6 +269,22 @@ fn series_weight(name_bytes: usize) -> usize {
     SERIES_WEIGHT + name_bytes / size_of::<Entry>()
 }
 
+/// The length of a candle, such as `5m` or `1M` (a month counts 31 days); 0 when the text is no timeframe.
+fn candle_ms(timeframe: &str) -> i64 {
+    let digits = timeframe.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = timeframe.split_at(digits);
+    let unit_ms = match unit {
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        "w" => 7 * 86_400_000,
+        "M" => 31 * 86_400_000,
+        _ => return 0,
+    };
+    number.parse::<i64>().ok().and_then(|number| number.checked_mul(unit_ms)).unwrap_or(0)
+}
+
 /// The exact name of a series: the lengths of the first two texts keep `a`, `bc` and `ab`, `c` apart.
 fn write_name(name: &mut Vec<u8>, source: &str, symbol: &str, timeframe: &str) {
     name.clear();
@@ -285,8 +313,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// An empty memory for candles not older than `window_ms` before the newest of their series, that weighs
-    /// at most `limit`.
+    /// An empty memory that weighs at most `limit`, for candles not older than `window_ms` before the newest of
+    /// their series, or [`WINDOW_CANDLES`] of them where that is longer.
     pub fn new(window_ms: i64, limit: usize) -> Memory {
         Memory {
             window_ms,
@@ -315,6 +343,7 @@ impl Memory {
         self.weight += series_weight(self.name.len());
         self.series.push(Series {
             name: self.name.as_slice().into(),
+            window_ms: self.window_ms.max(candle_ms(timeframe).saturating_mul(WINDOW_CANDLES)),
             newest: i64::MIN,
             older: VecDeque::new(),
             last: Chunk { entries: Vec::new(), touched: self.changes },
@@ -326,7 +355,7 @@ impl Memory {
     #[inline]
     pub fn find(&self, series: u32, timestamp: i64) -> Found {
         let series = &self.series[series as usize];
-        series.find(timestamp, series.newest.saturating_sub(self.window_ms))
+        series.find(timestamp, series.oldest())
     }
 
     /// Remembers a candle that [`Memory::find`] called new.
@@ -338,8 +367,7 @@ impl Memory {
         self.weight += 1;
         series.newest = series.newest.max(timestamp);
         if place.chunk == series.older.len() && place.index == series.last.entries.len() {
-            let oldest = series.newest.saturating_sub(self.window_ms);
-            self.weight -= series.append(entry, oldest, self.changes);
+            self.weight -= series.append(entry, series.oldest(), self.changes);
         } else {
             series.insert(place, entry, self.changes);
         }
@@ -407,11 +435,14 @@ mod tests {
 
     const MINUTE: i64 = 60_000;
 
+    /// Adds nothing to the window.
+    const TIMEFRAME: &str = "tick";
+
     impl Memory {
         /// Remembers a candle as the rule does, whatever is known of it; says what was.
         fn put(&mut self, symbol: &str, timestamp: i64, hash: u64) -> Option<Seen> {
             let seen = Seen { hash: ValuesHash(hash), revision: 0 };
-            let series = self.series("s", symbol, "1m");
+            let series = self.series("s", symbol, TIMEFRAME);
             let known = match self.find(series, timestamp) {
                 Found::TooOld => None,
                 Found::New(place) => {
@@ -428,7 +459,7 @@ mod tests {
         }
 
         fn knows(&mut self, symbol: &str, timestamp: i64) -> bool {
-            let series = self.series("s", symbol, "1m");
+            let series = self.series("s", symbol, TIMEFRAME);
             matches!(self.find(series, timestamp), Found::Known(..))
         }
 
@@ -502,6 +533,28 @@ mod tests {
         memory.put("x", 89, 1);
         assert!(!memory.knows("x", 89), "and not remembered again");
         assert_eq!(memory.put("x", 90, 2), Some(Seen { hash: ValuesHash(1), revision: 0 }));
+    }
+
+    #[test]
+    fn a_timeframe_has_a_length() {
+        let day = 86_400_000;
+        for (timeframe, expected) in [
+            ("1s", 1_000),
+            ("15m", 900_000),
+            ("4h", day / 6),
+            ("3d", 3 * day),
+            ("1w", 7 * day),
+            ("2M", 62 * day),
+            ("9223372036854775807d", 0),
+            ("99999999999999999999s", 0),
+            ("1y", 0),
+            ("m", 0),
+            ("-1m", 0),
+            ("", 0),
+            ("1é", 0),
+        ] {
+            assert_eq!(candle_ms(timeframe), expected, "{timeframe}");
+        }
     }
 
     #[test]

@@ -11,13 +11,21 @@ use super::*;
 struct Row {
     source: Option<&'static str>,
     symbol: &'static str,
+    timeframe: &'static str,
     timestamp: i64,
     value: Option<f64>,
     revision: Option<i64>,
 }
 
 fn row(timestamp: i64, value: f64) -> Row {
-    Row { source: Some("s"), symbol: "BTC/USDT", timestamp, value: Some(value), revision: None }
+    Row {
+        source: Some("s"),
+        symbol: "BTC/USDT",
+        timeframe: "1m",
+        timestamp,
+        value: Some(value),
+        revision: None,
+    }
 }
 
 fn revised(timestamp: i64, value: f64, revision: i64) -> Row {
@@ -28,7 +36,7 @@ fn batch_with(rows: &[Row], has_revision: bool) -> Batch {
     let mut builder = BatchBuilder::new(rows.len())
         .texts_or_null("source", rows.iter().map(|row| row.source))
         .texts("symbol", rows.iter().map(|row| row.symbol))
-        .texts("timeframe", rows.iter().map(|_| "1m"))
+        .texts("timeframe", rows.iter().map(|row| row.timeframe))
         .timestamps("timestamp", rows.iter().map(|row| row.timestamp));
     for name in values::COLUMNS {
         builder = builder.floats_or_null(name, rows.iter().map(|row| row.value));
@@ -202,8 +210,23 @@ fn the_same_text_twice_in_a_dictionary_is_one_series() {
 #[test]
 fn the_window_has_a_boundary() {
     let mut rule = rule(Settings { window: Duration::from_ms(100), ..Settings::default() });
-    assert_eq!(decisions(&mut rule, &[row(0, 1.0), row(100, 1.0), row(0, 1.0)]), ["0", "0", "dropped"]);
-    assert_eq!(decisions(&mut rule, &[row(101, 1.0), row(0, 1.0), row(0, 1.0)]), ["0", "0", "0"]);
+    let row = |timestamp| Row { timeframe: "tick", ..row(timestamp, 1.0) };
+    assert_eq!(decisions(&mut rule, &[row(0), row(100), row(0)]), ["0", "0", "dropped"]);
+    assert_eq!(decisions(&mut rule, &[row(101), row(0), row(0)]), ["0", "0", "0"]);
+}
+
+#[test]
+fn the_window_has_at_least_three_candles() {
+    let day = 86_400_000;
+    for (timeframe, candle) in [("3d", 3 * day), ("1w", 7 * day), ("1M", 31 * day)] {
+        let mut rule = rule(Settings::default());
+        let row = |number: i64, value| Row { timeframe, ..row(number * candle, value) };
+        let rows =
+            [row(0, 1.0), row(1, 1.0), row(0, 1.0), row(0, 2.0), row(0, 2.0), row(3, 1.0), row(0, 2.0)];
+        let expected = ["0", "0", "dropped", "1", "dropped", "0", "dropped"];
+        assert_eq!(decisions(&mut rule, &rows), expected, "{timeframe}");
+        assert_eq!(decisions(&mut rule, &[row(4, 1.0), row(0, 2.0), row(0, 2.0)]), ["0"; 3], "{timeframe}");
+    }
 }
 
 #[test]
@@ -292,8 +315,8 @@ fn the_rule_describes_itself() {
 /// What the rule should do, without bounds and cleverness.
 #[derive(Default)]
 struct Model {
-    newest: HashMap<(&'static str, &'static str), i64>,
-    seen: HashMap<(&'static str, &'static str, i64), (Option<u64>, i64)>,
+    newest: HashMap<[&'static str; 3], i64>,
+    seen: HashMap<([&'static str; 3], i64), (Option<u64>, i64)>,
 }
 
 impl Model {
@@ -304,13 +327,15 @@ impl Model {
             Some(revision) if revision > 65_535 => return "too_many_revisions".to_owned(),
             _ => {}
         }
-        let newest = self.newest.entry((source, row.symbol)).or_insert(i64::MIN);
+        let series = [source, row.symbol, row.timeframe];
+        let newest = self.newest.entry(series).or_insert(i64::MIN);
         *newest = (*newest).max(row.timestamp);
+        let window = if row.timeframe == "1s" { window.max(3_000) } else { window };
         if row.timestamp < newest.saturating_sub(window) {
             return row.revision.unwrap_or(0).to_string();
         }
         let value = row.value.map(|value| if value == 0.0 { 0 } else { value.to_bits() });
-        let key = (source, row.symbol, row.timestamp);
+        let key = (series, row.timestamp);
         let revision = match self.seen.get(&key) {
             None => row.revision.unwrap_or(0),
             Some((known, _)) if *known == value => return "dropped".to_owned(),
@@ -330,14 +355,16 @@ fn any_row() -> impl Strategy<Value = Row> {
     (
         prop_oneof![8 => Just(Some("s")), 4 => Just(Some("t")), 1 => Just(None)],
         prop::sample::select(vec!["BTC/USDT", "ETH/USDT", "SOL/USDT"]),
+        prop_oneof![4 => Just("tick"), 1 => Just("1s")],
         prop_oneof![6 => 0..40_i64, 2 => 0..600_i64, 1 => -50..5_000_i64],
         prop::sample::select(vec![Some(1.0), Some(2.0), Some(0.0), Some(-0.0), Some(f64::INFINITY), None]),
         prop_oneof![12 => Just(None), 4 => (0..5_i64).prop_map(Some),
             1 => prop::sample::select(vec![Some(-1), Some(65_534), Some(65_535), Some(65_536)])],
     )
-        .prop_map(|(source, symbol, timestamp, value, revision)| Row {
+        .prop_map(|(source, symbol, timeframe, timestamp, value, revision)| Row {
             source,
             symbol,
+            timeframe,
             timestamp,
             value,
             revision,
