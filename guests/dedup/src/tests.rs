@@ -63,7 +63,7 @@ fn revisions(outcome: &Outcome) -> Vec<i64> {
 fn decisions(rule: &mut Dedup, rows: &[Row]) -> Vec<String> {
     let batch = batch(rows);
     let outcome = rule.transform(0, &batch).unwrap();
-    outcome.check(&batch).unwrap();
+    outcome.check::<Dedup>(&batch).unwrap();
     let mut decisions: Vec<String> = revisions(&outcome).iter().map(i64::to_string).collect();
     for row in &outcome.dropped {
         decisions[*row as usize] = "dropped".to_owned();

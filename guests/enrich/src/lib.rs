@@ -159,7 +159,7 @@ mod tests {
 
     fn enriched(settings: &str, input: &Batch) -> Outcome {
         let outcome = instance(settings).transform(42, input).unwrap();
-        outcome.check(input).unwrap();
+        outcome.check::<Enrich>(input).unwrap();
         assert_eq!(outcome.verdicts::<NoReasons>(), [""; 0]);
         outcome
     }

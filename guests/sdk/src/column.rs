@@ -353,7 +353,7 @@ impl Column {
         }
     }
 
-    fn is_not(&self, wanted: Kind) -> String {
+    pub(crate) fn is_not(&self, wanted: Kind) -> String {
         format!("column `{}` is of kind {}, not {}", self.name, self.kind().name(), wanted.name())
     }
 }

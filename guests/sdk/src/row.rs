@@ -265,7 +265,7 @@ mod tests {
         assert!(rule.transform(0, &batch()).is_err());
         rule.configure(r#"{"factor": 3, "delay": "1s"}"#).unwrap();
         let outcome = rule.transform(10, &batch()).unwrap();
-        outcome.check(&batch()).unwrap();
+        outcome.check::<WideRange>(&batch()).unwrap();
         assert_eq!(outcome.verdicts::<Reason>(), ["1 too_wide: high 9 is too far from low 1", "2 dropped"]);
         let column = |name| outcome.column(name).unwrap();
         assert_eq!(column("low").floats().unwrap().get(0), Some(2.0));
@@ -318,6 +318,7 @@ mod tests {
         let mut rule = Instance::<repair::Repair>::unconfigured();
         rule.configure("{}").unwrap();
         let outcome = rule.transform(0, &input).unwrap();
+        outcome.check::<repair::Repair>(&input).unwrap();
         let expected = BatchBuilder::new(4)
             .floats_or_null("close", [Some(1.0), Some(2.5), None, Some(4.0)])
             .integers_or_null("trades", [Some(1), None, Some(3), Some(4)])

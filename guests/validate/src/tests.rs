@@ -57,7 +57,7 @@ fn instance(settings: &str) -> Instance<Validate> {
 fn verdicts_with(settings: &str, candles: &[Candle]) -> Vec<String> {
     let batch = batch(candles);
     let outcome = instance(settings).transform(NOW, &batch).unwrap();
-    outcome.check(&batch).unwrap();
+    outcome.check::<Validate>(&batch).unwrap();
     outcome.verdicts::<Reason>()
 }
 
