@@ -111,6 +111,14 @@ impl Chunk {
         self.entries.reserve_exact(grown.saturating_sub(self.entries.len()).max(1));
     }
 
+    /// Gives unused room back when it is more than half, so that a chunk takes what its candles weigh. The
+    /// candles that were taken away pay for the moving of the others.
+    fn shrink(&mut self) {
+        if self.entries.len() < self.entries.capacity() / 2 {
+            self.entries.shrink_to_fit();
+        }
+    }
+
     /// Takes away the newer half.
     fn split(&mut self) -> Chunk {
         let newer = self.entries.split_off(self.entries.len() / 2);
@@ -213,10 +221,19 @@ impl Series {
         while let Some(chunk) = self.older.pop_front_if(|chunk| chunk.newest() < Some(oldest)) {
             expired += chunk.entries.len();
         }
+        self.shrink();
         let front = self.older.front_mut().unwrap_or(&mut self.last);
         let outside = front.entries.partition_point(|entry| entry.timestamp < oldest);
         front.entries.drain(..outside);
+        front.shrink();
         expired + outside
+    }
+
+    /// Gives room for chunks back when more than half of it is unused.
+    fn shrink(&mut self) {
+        if self.older.len() < self.older.capacity() / 2 {
+            self.older.shrink_to_fit();
+        }
     }
 
     /// Adds a candle before others.
@@ -251,6 +268,7 @@ impl Series {
     /// Forgets the chunks that have not changed since `touched`; says whether any is left.
     fn forget_until(&mut self, touched: u64) -> bool {
         self.older.retain(|chunk| chunk.touched > touched);
+        self.shrink();
         if self.last.touched > touched {
             return true;
         }
@@ -645,6 +663,26 @@ mod tests {
         memory.check();
         assert!(memory.bytes() < 32 << 20, "{}", memory.bytes());
         assert!(memory.knows("SYMBOL199999", 0) && !memory.knows("SYMBOL0", 0));
+    }
+
+    #[test]
+    fn candles_that_leave_give_their_room_back() {
+        for (candles, kept) in [(100, 60), (256, 0), (256, 40), (5_000, 0), (5_000, 60)] {
+            let mut memory = Memory::new(1_440 * MINUTE, 200_000);
+            for number in 0..500 {
+                let symbol = number.to_string();
+                for minute in 0..candles {
+                    memory.put(&symbol, minute * MINUTE, 1);
+                }
+                for minute in 0..=kept {
+                    memory.put(&symbol, (candles + 1_500 + minute) * MINUTE, 1);
+                }
+            }
+            memory.check();
+            // Twice what a candle takes, for chunks that are half empty.
+            let bytes = memory.bytes() / memory.weight;
+            assert!(bytes <= 32, "{candles} candles, then {kept}: {bytes} bytes for a weight of 1");
+        }
     }
 
     #[test]
