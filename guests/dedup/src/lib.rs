@@ -20,11 +20,11 @@
 //!
 //! # What it remembers
 //!
-//! Candles within the window of their series: the setting `window`, or three of its candles where that is longer,
-//! so that a `1w` candle is recognised too (`1M` counts 31 days, a malformed timeframe adds nothing). The window
-//! counts back from the newest timestamp of the series, by the candles' own time. An older row passes as not
-//! seen, and is not remembered. One candle with a timestamp far in the future would move the window past all
-//! others: put `validate` before this rule.
+//! Candles within the window of their series: the setting `window`, or three of its candles where that is
+//! longer, so that a `1w` candle is recognised too (`1M` counts 31 days, a malformed timeframe adds nothing).
+//! The window counts back from the newest timestamp of the series, or from now where that is earlier: a candle
+//! that is dated far in the future does not move it past all others. An older row passes as not seen, and is
+//! not remembered. Rows that are read back come without a time, so all of them are remembered.
 //!
 //! A candle takes 16 bytes and its share of unused room and of its series: 16.1 to 16.3 bytes in order of time
 //! and 17.8 in any order when series are long, 22.2 when each has 100 candles. A million candles leave the
@@ -68,7 +68,8 @@ const LEAST_ROWS: u32 = 1_000;
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// How far back a candle is recognised, by the candles' own time, counted from the newest candle of its
-    /// series; at least three candles of the series, however long they are.
+    /// series, or from now when that one is in the future; at least three candles of the series, however long
+    /// they are.
     pub window: Duration,
     /// How much is remembered at most: a candle counts 1, a series 8 and 1 more for each 16 bytes of its name.
     #[schemars(range(min = 1_000))]
@@ -276,6 +277,7 @@ impl Dedup {
         let rows = Rows::new(output)?;
         values::hash_rows(output, &mut self.hashes)?;
         self.table.start(output.rows as usize, rows.texts());
+        self.memory.set_now(None);
         for row in 0..output.rows as usize {
             if let Some((key, timestamp)) = rows.key(row) {
                 self.remember_row(&rows, row, key, timestamp);
@@ -358,10 +360,11 @@ impl Rule for Dedup {
         })
     }
 
-    fn transform(&mut self, _now: i64, batch: &Batch) -> Result<Outcome, String> {
+    fn transform(&mut self, now: i64, batch: &Batch) -> Result<Outcome, String> {
         let rows = Rows::new(batch)?;
         values::hash_rows(batch, &mut self.hashes)?;
         self.table.start(batch.rows as usize, rows.texts());
+        self.memory.set_now(Some(now));
         let mut outcome = Outcome::keep_all();
         let mut revisions = Vec::with_capacity(batch.rows as usize);
         for row in 0..batch.rows as usize {

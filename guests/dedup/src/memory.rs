@@ -134,7 +134,7 @@ struct Series {
     name: Box<[u8]>,
     /// How far back a candle is recognised.
     window_ms: i64,
-    /// The newest timestamp seen; the window counts back from it.
+    /// The newest timestamp seen; the window counts back from it, or from now when it is in the future.
     newest: i64,
     /// Full chunks, oldest first.
     older: VecDeque<Chunk>,
@@ -158,8 +158,8 @@ impl Series {
 
     /// The oldest moment of the window.
     #[inline]
-    fn oldest(&self) -> i64 {
-        self.newest.saturating_sub(self.window_ms)
+    fn oldest(&self, now: i64) -> i64 {
+        self.newest.min(now).saturating_sub(self.window_ms)
     }
 
     #[inline]
@@ -317,6 +317,8 @@ fn write_name(name: &mut Vec<u8>, source: &str, symbol: &str, timeframe: &str) {
 #[derive(Debug)]
 pub struct Memory {
     window_ms: i64,
+    /// No window counts back from a later time.
+    now: i64,
     limit: usize,
     series: Vec<Series>,
     /// Places in `series`, found by name.
@@ -336,6 +338,7 @@ impl Memory {
     pub fn new(window_ms: i64, limit: usize) -> Memory {
         Memory {
             window_ms,
+            now: i64::MIN,
             limit,
             series: Vec::new(),
             by_name: HashTable::new(),
@@ -344,6 +347,11 @@ impl Memory {
             changes: 0,
             name: Vec::new(),
         }
+    }
+
+    /// Sets the time. Without one no candle is too old.
+    pub fn set_now(&mut self, now: Option<i64>) {
+        self.now = now.unwrap_or(i64::MIN);
     }
 
     /// The number of a series, which it has until [`Memory::keep_within_limit`] forgets something.
@@ -373,7 +381,7 @@ impl Memory {
     #[inline]
     pub fn find(&self, series: u32, timestamp: i64) -> Found {
         let series = &self.series[series as usize];
-        series.find(timestamp, series.oldest())
+        series.find(timestamp, series.oldest(self.now))
     }
 
     /// Remembers a candle that [`Memory::find`] called new.
@@ -385,7 +393,7 @@ impl Memory {
         self.weight += 1;
         series.newest = series.newest.max(timestamp);
         if place.chunk == series.older.len() && place.index == series.last.entries.len() {
-            self.weight -= series.append(entry, series.oldest(), self.changes);
+            self.weight -= series.append(entry, series.oldest(self.now), self.changes);
         } else {
             series.insert(place, entry, self.changes);
         }
@@ -457,6 +465,13 @@ mod tests {
     const TIMEFRAME: &str = "tick";
 
     impl Memory {
+        /// A memory for candles of which none is in the future.
+        fn of_past(window_ms: i64, limit: usize) -> Memory {
+            let mut memory = Memory::new(window_ms, limit);
+            memory.set_now(Some(i64::MAX));
+            memory
+        }
+
         /// Remembers a candle as the rule does, whatever is known of it; says what was.
         fn put(&mut self, symbol: &str, timestamp: i64, hash: u64) -> Option<Seen> {
             let seen = Seen { hash: ValuesHash(hash), revision: 0 };
@@ -533,7 +548,7 @@ mod tests {
 
     #[test]
     fn names_of_series_are_exact() {
-        let mut memory = Memory::new(MINUTE, 1_000);
+        let mut memory = Memory::of_past(MINUTE, 1_000);
         let numbers =
             [("a", "bc", "1m"), ("ab", "c", "1m"), ("a", "b", "c1m"), ("", "", ""), ("a", "bc", "1m")]
                 .map(|(source, symbol, timeframe)| memory.series(source, symbol, timeframe));
@@ -542,7 +557,7 @@ mod tests {
 
     #[test]
     fn the_window_includes_its_oldest_moment() {
-        let mut memory = Memory::new(10, 1_000);
+        let mut memory = Memory::of_past(10, 1_000);
         memory.put("x", 90, 1);
         memory.put("x", 89, 1);
         memory.put("x", 100, 1);
@@ -577,7 +592,7 @@ mod tests {
 
     #[test]
     fn extreme_timestamps_do_no_harm() {
-        let mut memory = Memory::new(i64::MAX, 1_000);
+        let mut memory = Memory::of_past(i64::MAX, 1_000);
         for timestamp in [0, i64::MIN, i64::MAX, -1] {
             memory.put("x", timestamp, 1);
         }
@@ -595,7 +610,7 @@ mod tests {
         let interleaved: Vec<i64> =
             (0..3_000).map(|i| if i % 2 == 0 { i / 2 } else { 2_999 - i / 2 }).collect();
         for order in [&in_order, &shuffled, &reversed, &interleaved] {
-            let mut memory = Memory::new(1_000_000, 1_000_000);
+            let mut memory = Memory::of_past(1_000_000, 1_000_000);
             for timestamp in order {
                 assert_eq!(memory.put("x", *timestamp, *timestamp as u64), None);
             }
@@ -611,7 +626,7 @@ mod tests {
     #[test]
     fn old_candles_leave_as_new_ones_come() {
         for window in [0, 5, 100, 230, 255, 256, 1_440] {
-            let mut memory = Memory::new(window * MINUTE, 1_000_000);
+            let mut memory = Memory::of_past(window * MINUTE, 1_000_000);
             for minute in 0..20_000 {
                 memory.put("x", minute * MINUTE, 1);
                 assert!(memory.candles() <= (window + 1) as usize + CHUNK + CHUNK / 8);
@@ -624,7 +639,7 @@ mod tests {
 
     #[test]
     fn beyond_the_limit_what_is_unchanged_longest_goes_first() {
-        let mut memory = Memory::new(i64::MAX, 2_000);
+        let mut memory = Memory::of_past(i64::MAX, 2_000);
         for minute in 0..300 {
             memory.put("idle", minute, 1);
         }
@@ -643,7 +658,7 @@ mod tests {
 
     #[test]
     fn a_series_that_only_gets_older_candles_stays_within_the_limit() {
-        let mut memory = Memory::new(i64::MAX, 1_000);
+        let mut memory = Memory::of_past(i64::MAX, 1_000);
         for minute in (0..5_000).rev() {
             memory.put("x", minute, 1);
             assert!(memory.weight <= 1_000);
@@ -655,7 +670,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_series_stays_bounded() {
-        let mut memory = Memory::new(MINUTE, 1_000_000);
+        let mut memory = Memory::of_past(MINUTE, 1_000_000);
         for number in 0..200_000 {
             memory.put(&format!("SYMBOL{number}"), 0, 1);
             assert!(memory.weight <= 1_000_000);
@@ -668,7 +683,7 @@ mod tests {
     #[test]
     fn candles_that_leave_give_their_room_back() {
         for (candles, kept) in [(100, 60), (256, 0), (256, 40), (5_000, 0), (5_000, 60)] {
-            let mut memory = Memory::new(1_440 * MINUTE, 200_000);
+            let mut memory = Memory::of_past(1_440 * MINUTE, 200_000);
             for number in 0..500 {
                 let symbol = number.to_string();
                 for minute in 0..candles {
@@ -687,7 +702,7 @@ mod tests {
 
     #[test]
     fn long_names_weigh_what_they_take() {
-        let mut memory = Memory::new(MINUTE, 100_000);
+        let mut memory = Memory::of_past(MINUTE, 100_000);
         for number in 0..5_000 {
             memory.put(&format!("{number:>10000}"), 0, 1);
         }
@@ -704,7 +719,7 @@ mod tests {
                 if is_shuffled {
                     shuffle(&mut order);
                 }
-                let mut memory = Memory::new(i64::MAX, 2_000_000);
+                let mut memory = Memory::of_past(i64::MAX, 2_000_000);
                 let names: Vec<String> = (0..series).map(|number| format!("COIN{number}/USDT")).collect();
                 for (symbol, minute) in &order {
                     memory.put(&names[*symbol as usize], minute * MINUTE, 1);

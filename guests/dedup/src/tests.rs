@@ -59,10 +59,14 @@ fn revisions(outcome: &Outcome) -> Vec<i64> {
     outcome.column("revision").unwrap().integers().unwrap().values().to_vec()
 }
 
-/// What a rule says of each row: the revision, `dropped`, or the reason.
+/// What a rule says of each row when none is in the future: the revision, `dropped`, or the reason.
 fn decisions(rule: &mut Dedup, rows: &[Row]) -> Vec<String> {
+    decisions_at(i64::MAX, rule, rows)
+}
+
+fn decisions_at(now: i64, rule: &mut Dedup, rows: &[Row]) -> Vec<String> {
     let batch = batch(rows);
-    let outcome = rule.transform(0, &batch).unwrap();
+    let outcome = rule.transform(now, &batch).unwrap();
     outcome.check::<Dedup>(&batch).unwrap();
     let mut decisions: Vec<String> = revisions(&outcome).iter().map(i64::to_string).collect();
     for row in &outcome.dropped {
@@ -230,6 +234,24 @@ fn the_window_has_at_least_three_candles() {
 }
 
 #[test]
+fn a_row_in_the_future_does_not_move_the_window_past_the_others() {
+    let mut rule = rule(Settings { window: Duration::from_ms(100), ..Settings::default() });
+    let row = |timestamp| Row { timeframe: "tick", ..row(timestamp, 1.0) };
+    let rows = [row(5_000), row(900), row(900), row(899), row(899), row(5_000)];
+    let expected = ["0", "0", "dropped", "0", "0", "dropped"];
+    assert_eq!(decisions_at(1_000, &mut rule, &rows), expected);
+    assert_eq!(decisions_at(1_001, &mut rule, &[row(900), row(900), row(5_000)]), ["0", "0", "dropped"]);
+}
+
+#[test]
+fn what_is_read_back_is_remembered_at_any_time() {
+    let mut rule = rule(Settings { window: Duration::from_ms(100), ..Settings::default() });
+    let row = |timestamp| Row { timeframe: "tick", revision: Some(0), ..row(timestamp, 1.0) };
+    rule.remember(&batch(&[row(5_000), row(900), row(950)]));
+    assert_eq!(decisions_at(1_000, &mut rule, &[row(900), row(950), row(5_000)]), ["dropped"; 3]);
+}
+
+#[test]
 fn written_rows_are_remembered_once_or_twice() {
     let written = [revised(0, 1.0, 0), revised(0, 2.0, 1), revised(60_000, 1.0, 0), revised(0, 1.0, 0)];
     for times in 1..3 {
@@ -320,7 +342,7 @@ struct Model {
 }
 
 impl Model {
-    fn decide(&mut self, row: &Row, window: i64, corrections: Corrections) -> String {
+    fn decide(&mut self, row: &Row, now: i64, window: i64, corrections: Corrections) -> String {
         let Some(source) = row.source else { return row.revision.unwrap_or(0).to_string() };
         match row.revision {
             Some(revision) if revision < 0 => return "stale_revision".to_owned(),
@@ -331,7 +353,7 @@ impl Model {
         let newest = self.newest.entry(series).or_insert(i64::MIN);
         *newest = (*newest).max(row.timestamp);
         let window = if row.timeframe == "1s" { window.max(3_000) } else { window };
-        if row.timestamp < newest.saturating_sub(window) {
+        if row.timestamp < (*newest).min(now).saturating_sub(window) {
             return row.revision.unwrap_or(0).to_string();
         }
         let value = row.value.map(|value| if value == 0.0 { 0 } else { value.to_bits() });
@@ -394,6 +416,8 @@ proptest! {
         sizes in vec((0..120_usize, prop::bool::weighted(0.3), 1..3_usize), 1..40),
         window in prop_oneof![Just(0), 1..60_i64, 60..3_000_i64, Just(i64::MAX)],
         is_reject in any::<bool>(),
+        first_now in prop_oneof![Just(i64::MAX), -100..3_000_i64],
+        nows in vec(0..200_i64, 0..20),
     ) {
         let corrections = if is_reject { Corrections::Reject } else { Corrections::Pass };
         let settings = Settings { window: Duration::from_ms(window), corrections, ..Settings::default() };
@@ -401,6 +425,8 @@ proptest! {
         let mut current = rule(settings.clone());
         let mut written: Vec<Row> = Vec::new();
         let mut sizes = sizes.iter().cycle();
+        let mut nows = nows.iter();
+        let mut now = first_now;
         let mut rest = rows.as_slice();
         let mut steps = 0;
         while !rest.is_empty() && steps < 10_000 {
@@ -414,13 +440,14 @@ proptest! {
                     }
                 }
             }
-            let (now, later) = rest.split_at(size.min(rest.len()));
+            let (part, later) = rest.split_at(size.min(rest.len()));
             rest = later;
+            now = now.saturating_add(*nows.next().unwrap_or(&0));
             let expected: Vec<String> =
-                now.iter().map(|row| model.decide(row, window, corrections)).collect();
-            let actual = decisions(&mut current, now);
+                part.iter().map(|row| model.decide(row, now, window, corrections)).collect();
+            let actual = decisions_at(now, &mut current, part);
             prop_assert_eq!(&actual, &expected);
-            written.extend(kept(now, &actual));
+            written.extend(kept(part, &actual));
         }
     }
 }
