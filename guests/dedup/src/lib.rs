@@ -15,7 +15,7 @@
 //! | seen | other values, a revision not newer | rejected: `stale_revision` |
 //! | a part of its name is missing | anything | passes; revision 0 if it has none |
 //!
-//! Revisions go up to 65,535. Only the newest revision of a candle is remembered, so a source that goes back
+//! Revisions go up to 16,777,215. Only the newest revision of a candle is remembered, so a source that goes back
 //! to earlier values makes a correction too.
 //!
 //! # What it remembers
@@ -38,7 +38,7 @@
 //!
 //! The dearest way to fill the default limit, series of one candle, takes 33.3 MiB.
 //!
-//! The 16 bytes are the timestamp, a 48-bit hash of the values, and the revision. So one correction in 2^48
+//! The 16 bytes are the timestamp, a 40-bit hash of the values, and the revision. So one correction in 2^40
 //! would be taken for a duplicate; nothing else depends on a hash, a series is known by its exact name.
 //!
 //! The setting `rows` bounds the memory: each candle counts 1, each series 8 and 1 more for each 16 bytes of
@@ -51,7 +51,7 @@ mod memory;
 mod series_table;
 mod values;
 
-use memory::{Found, Memory, Place, Seen};
+use memory::{Found, MAX_REVISION, Memory, Place, Seen};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use series_table::{KeyIndexes, SeriesTable};
@@ -101,7 +101,7 @@ tidegate_guest::reasons! {
         Correction = "correction",
         /// The row has other values than what has been seen, and a revision that is not newer.
         StaleRevision = "stale_revision",
-        /// The revision would be above 65,535.
+        /// The revision would be above 16,777,215.
         TooManyRevisions = "too_many_revisions",
     }
 }
@@ -177,18 +177,18 @@ impl<'a> Rows<'a> {
 /// What becomes of a row.
 enum Decision {
     /// It passes with this revision.
-    Pass(u16),
+    Pass(u32),
     /// It is an exact duplicate.
     Drop,
     /// It is rejected; the revision is the one that has been seen.
-    Reject(Reason, u16),
+    Reject(Reason, u32),
 }
 
 /// Decides a row whose candle has been seen.
 fn decide_known(
     seen: Seen,
     hash: memory::ValuesHash,
-    given: Option<u16>,
+    given: Option<u32>,
     corrections: Corrections,
 ) -> Decision {
     if hash == seen.hash {
@@ -200,9 +200,9 @@ fn decide_known(
     if corrections == Corrections::Reject {
         return Decision::Reject(Reason::Correction, seen.revision);
     }
-    match given.or(seen.revision.checked_add(1)) {
-        Some(revision) => Decision::Pass(revision),
-        None => Decision::Reject(Reason::TooManyRevisions, seen.revision),
+    match given.unwrap_or(seen.revision + 1) {
+        revision if revision <= MAX_REVISION => Decision::Pass(revision),
+        _ => Decision::Reject(Reason::TooManyRevisions, seen.revision),
     }
 }
 
@@ -235,10 +235,10 @@ impl Dedup {
     /// Decides a row that has a complete key.
     #[inline]
     fn decide(&mut self, rows: &Rows, row: usize, key: KeyIndexes, timestamp: i64) -> Decision {
-        let given = match rows.revision(row).map(u16::try_from) {
+        let given = match rows.revision(row).map(u32::try_from) {
             None => None,
-            Some(Ok(revision)) => Some(revision),
-            Some(Err(_)) => return Decision::Reject(out_of_range(rows, row), 0),
+            Some(Ok(revision)) if revision <= MAX_REVISION => Some(revision),
+            Some(_) => return Decision::Reject(out_of_range(rows, row), 0),
         };
         let hash = values::finish(self.hashes[row]);
         let series = self.series(rows, key);
@@ -261,7 +261,7 @@ impl Dedup {
 
     /// Remembers a row that has been written with its revision; the newest revision of a candle wins.
     fn remember_row(&mut self, rows: &Rows, row: usize, key: KeyIndexes, timestamp: i64) {
-        let revision = rows.revision(row).unwrap_or(0).clamp(0, i64::from(u16::MAX)) as u16;
+        let revision = rows.revision(row).unwrap_or(0).clamp(0, i64::from(MAX_REVISION)) as u32;
         let seen = Seen { hash: values::finish(self.hashes[row]), revision };
         let series = self.series(rows, key);
         match self.memory.find(series, timestamp) {
@@ -287,19 +287,19 @@ impl Dedup {
     }
 }
 
-/// Why a revision that does not fit in 16 bits is rejected: below 0 it is older than a first sight.
+/// Why a revision that is not from 0 to [`MAX_REVISION`] is rejected: below 0 it is older than a first sight.
 fn out_of_range(rows: &Rows, row: usize) -> Reason {
     if rows.revision(row) < Some(0) { Reason::StaleRevision } else { Reason::TooManyRevisions }
 }
 
 /// What is wrong with a rejected row, for a person.
-fn detail(rows: &Rows, row: usize, values: &str, reason: Reason, seen: u16) -> String {
+fn detail(rows: &Rows, row: usize, values: &str, reason: Reason, seen: u32) -> String {
     let name = rows.name(row);
     let given = rows.revision(row);
     match (reason, given) {
         (Reason::StaleRevision, Some(given)) if given < 0 => format!("{name} has revision {given}, below 0"),
-        (Reason::TooManyRevisions, Some(given)) if given > i64::from(u16::MAX) => {
-            format!("{name} has revision {given}, above 65535")
+        (Reason::TooManyRevisions, Some(given)) if given > i64::from(MAX_REVISION) => {
+            format!("{name} has revision {given}, above {MAX_REVISION}")
         }
         (Reason::StaleRevision, given) => format!(
             "{name} has revision {} but other values than revision {seen}, which has been seen: {values}",

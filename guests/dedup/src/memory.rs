@@ -26,8 +26,12 @@ const FREED_SHARE: usize = 16;
 /// sources send again.
 const WINDOW_CANDLES: i64 = 3;
 
-/// Bits of an entry that hold its revision; the others hold the hash of its values.
-const REVISION_BITS: u32 = 16;
+/// Bits of an entry that hold its revision; the others hold the hash of its values. A `1M` candle that is
+/// updated six times a second for the whole month has fewer revisions.
+const REVISION_BITS: u32 = 24;
+
+/// The highest revision that an entry holds.
+pub const MAX_REVISION: u32 = (1 << REVISION_BITS) - 1;
 
 /// One remembered candle.
 #[derive(Debug, Clone, Copy)]
@@ -38,21 +42,22 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(timestamp: i64, hash: ValuesHash, revision: u16) -> Entry {
+    fn new(timestamp: i64, hash: ValuesHash, revision: u32) -> Entry {
         Entry { timestamp, state: hash.0 << REVISION_BITS | u64::from(revision) }
     }
 
     fn seen(self) -> Seen {
-        Seen { hash: ValuesHash(self.state >> REVISION_BITS), revision: self.state as u16 }
+        let revision = self.state as u32 & MAX_REVISION;
+        Seen { hash: ValuesHash(self.state >> REVISION_BITS), revision }
     }
 }
 
-/// 48 bits that stand for the values of a candle.
+/// 40 bits that stand for the values of a candle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ValuesHash(u64);
 
 impl ValuesHash {
-    /// The upper 48 bits, which a multiplication has mixed best.
+    /// The upper 40 bits, which a multiplication has mixed best.
     pub fn of_mixed(bits: u64) -> ValuesHash {
         ValuesHash(bits >> REVISION_BITS)
     }
@@ -63,8 +68,8 @@ impl ValuesHash {
 pub struct Seen {
     /// Its values.
     pub hash: ValuesHash,
-    /// The newest revision that was passed.
-    pub revision: u16,
+    /// The newest revision that was passed, at most [`MAX_REVISION`].
+    pub revision: u32,
 }
 
 /// A place among the candles of a series; good until the memory changes.
@@ -542,8 +547,9 @@ mod tests {
     fn an_entry_is_16_bytes_and_holds_both_parts() {
         assert_eq!(size_of::<Entry>(), 16);
         let hash = ValuesHash::of_mixed(u64::MAX);
-        assert_eq!(Entry::new(-1, hash, 0xabcd).seen(), Seen { hash, revision: 0xabcd });
-        assert_eq!(Entry::new(0, ValuesHash(0), u16::MAX).seen().hash, ValuesHash(0));
+        assert_eq!(Entry::new(-1, hash, 0xab_cdef).seen(), Seen { hash, revision: 0xab_cdef });
+        let last = Seen { hash: ValuesHash(0), revision: MAX_REVISION };
+        assert_eq!(Entry::new(0, last.hash, last.revision).seen(), last);
     }
 
     #[test]

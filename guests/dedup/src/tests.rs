@@ -132,12 +132,22 @@ fn given_revisions_count() {
 }
 
 #[test]
+fn a_candle_can_be_corrected_every_second_of_a_day() {
+    let mut rule = rule(Settings::default());
+    let seconds = 86_400;
+    let rows: Vec<Row> = (0..seconds).map(|second| row(0, second as f64)).collect();
+    let outcome = rule.transform(0, &batch(&rows)).unwrap();
+    assert_eq!((outcome.rejected, outcome.dropped), (vec![], vec![]));
+    assert_eq!(decisions(&mut rule, &[row(0, -1.0)]), [seconds.to_string()]);
+}
+
+#[test]
 fn revisions_have_an_end() {
     let mut rule = rule(Settings::default());
     let rows = [
-        revised(0, 1.0, 65_535),
+        revised(0, 1.0, 16_777_215),
         row(0, 2.0),
-        revised(1, 1.0, 65_536),
+        revised(1, 1.0, 16_777_216),
         revised(1, 1.0, -1),
         revised(1, 1.0, i64::MIN),
         revised(0, 1.0, i64::MAX),
@@ -147,13 +157,13 @@ fn revisions_have_an_end() {
     assert_eq!(
         outcome.verdicts::<Reason>(),
         [
-            "1 too_many_revisions: candle 0 of `s` `BTC/USDT` `1m` has been corrected 65535 times and has \
+            "1 too_many_revisions: candle 0 of `s` `BTC/USDT` `1m` has been corrected 16777215 times and has \
              other values again: open 2, high 2, low 2, close 2, volume 2",
-            "2 too_many_revisions: candle 1 of `s` `BTC/USDT` `1m` has revision 65536, above 65535",
+            "2 too_many_revisions: candle 1 of `s` `BTC/USDT` `1m` has revision 16777216, above 16777215",
             "3 stale_revision: candle 1 of `s` `BTC/USDT` `1m` has revision -1, below 0",
             "4 stale_revision: candle 1 of `s` `BTC/USDT` `1m` has revision -9223372036854775808, below 0",
             "5 too_many_revisions: candle 0 of `s` `BTC/USDT` `1m` has revision 9223372036854775807, above \
-             65535",
+             16777215",
         ]
     );
     assert_eq!(revisions(&outcome)[6], 0, "a rejected row is not remembered");
@@ -346,7 +356,7 @@ impl Model {
         let Some(source) = row.source else { return row.revision.unwrap_or(0).to_string() };
         match row.revision {
             Some(revision) if revision < 0 => return "stale_revision".to_owned(),
-            Some(revision) if revision > 65_535 => return "too_many_revisions".to_owned(),
+            Some(revision) if revision > 16_777_215 => return "too_many_revisions".to_owned(),
             _ => {}
         }
         let series = [source, row.symbol, row.timeframe];
@@ -364,7 +374,7 @@ impl Model {
             Some((_, last)) => match row.revision {
                 Some(given) if given <= *last => return "stale_revision".to_owned(),
                 _ if corrections == Corrections::Reject => return "correction".to_owned(),
-                None if *last == 65_535 => return "too_many_revisions".to_owned(),
+                None if *last == 16_777_215 => return "too_many_revisions".to_owned(),
                 given => given.unwrap_or(last + 1),
             },
         };
@@ -381,7 +391,7 @@ fn any_row() -> impl Strategy<Value = Row> {
         prop_oneof![6 => 0..40_i64, 2 => 0..600_i64, 1 => -50..5_000_i64],
         prop::sample::select(vec![Some(1.0), Some(2.0), Some(0.0), Some(-0.0), Some(f64::INFINITY), None]),
         prop_oneof![12 => Just(None), 4 => (0..5_i64).prop_map(Some),
-            1 => prop::sample::select(vec![Some(-1), Some(65_534), Some(65_535), Some(65_536)])],
+            1 => prop::sample::select(vec![Some(-1), Some(16_777_214), Some(16_777_215), Some(16_777_216)])],
     )
         .prop_map(|(source, symbol, timeframe, timestamp, value, revision)| Row {
             source,
