@@ -42,8 +42,9 @@
 //! would be taken for a duplicate; nothing else depends on a hash, a series is known by its exact name.
 //!
 //! The setting `rows` bounds the memory: each candle counts 1, each series 8 and 1 more for each 16 bytes of
-//! its name. Beyond it the candles that were remembered longest ago are forgotten, by order of arrival, a
-//! chunk of up to 256 of one series at a time, until a sixteenth of the limit is free. So idle series go
+//! its name. A series that alone counts more than a sixteenth of the limit is not remembered: its rows pass as
+//! not seen. Beyond the limit the candles that were remembered longest ago are forgotten, by order of arrival,
+//! a chunk of up to 256 of one series at a time, until a sixteenth of the limit is free. So idle series go
 //! first; when all are active, their windows shrink alike. The same rows in the same order always forget the
 //! same candles, however they are divided into batches.
 
@@ -60,7 +61,7 @@ use tidegate_guest::{
     Timestamps, input, optional_input, output,
 };
 
-/// The least that `rows` may be: one chunk and its series must fit well below the share that is freed.
+/// The least that `rows` may be: one chunk and its series must fit well below what freeing leaves.
 const LEAST_ROWS: u32 = 1_000;
 
 /// What the pipeline file can set.
@@ -72,6 +73,7 @@ pub struct Settings {
     /// they are.
     pub window: Duration,
     /// How much is remembered at most: a candle counts 1, a series 8 and 1 more for each 16 bytes of its name.
+    /// A series whose name counts more than a sixteenth of this is not remembered.
     #[schemars(range(min = 1_000))]
     pub rows: u32,
     /// What happens to a candle that comes again with other values.
@@ -208,17 +210,17 @@ fn decide_known(
 
 impl Dedup {
     #[inline]
-    fn series(&mut self, rows: &Rows, key: KeyIndexes) -> u32 {
+    fn series(&mut self, rows: &Rows, key: KeyIndexes) -> Option<u32> {
         if let Some(number) = self.table.get(key) {
-            return number;
+            return Some(number);
         }
         let number = self.memory.series(
             &rows.source.dictionary()[key.source],
             &rows.symbol.dictionary()[key.symbol],
             &rows.timeframe.dictionary()[key.timeframe],
-        );
+        )?;
         self.table.set(key, number);
-        number
+        Some(number)
     }
 
     #[inline]
@@ -241,7 +243,9 @@ impl Dedup {
             Some(_) => return Decision::Reject(out_of_range(rows, row), 0),
         };
         let hash = values::finish(self.hashes[row]);
-        let series = self.series(rows, key);
+        let Some(series) = self.series(rows, key) else {
+            return Decision::Pass(given.unwrap_or(0));
+        };
         match self.memory.find(series, timestamp) {
             Found::TooOld => Decision::Pass(given.unwrap_or(0)),
             Found::New(place) => {
@@ -263,7 +267,7 @@ impl Dedup {
     fn remember_row(&mut self, rows: &Rows, row: usize, key: KeyIndexes, timestamp: i64) {
         let revision = rows.revision(row).unwrap_or(0).clamp(0, i64::from(MAX_REVISION)) as u32;
         let seen = Seen { hash: values::finish(self.hashes[row]), revision };
-        let series = self.series(rows, key);
+        let Some(series) = self.series(rows, key) else { return };
         match self.memory.find(series, timestamp) {
             Found::New(place) => self.remember_as(series, place, Some(timestamp), seen),
             Found::Known(place, known) if known.revision <= revision => {

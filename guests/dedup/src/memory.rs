@@ -287,7 +287,7 @@ impl Series {
     }
 }
 
-/// A long name weighs what its bytes take.
+/// What a series weighs without candles: a long name weighs what its bytes take.
 fn series_weight(name_bytes: usize) -> usize {
     SERIES_WEIGHT + name_bytes / size_of::<Entry>()
 }
@@ -306,6 +306,11 @@ fn candle_ms(timeframe: &str) -> i64 {
         _ => return 0,
     };
     number.parse::<i64>().ok().and_then(|number| number.checked_mul(unit_ms)).unwrap_or(0)
+}
+
+/// The bytes of the exact name of a series.
+fn name_bytes(source: &str, symbol: &str, timeframe: &str) -> usize {
+    2 * size_of::<u32>() + source.len() + symbol.len() + timeframe.len()
 }
 
 /// The exact name of a series: the lengths of the first two texts keep `a`, `bc` and `ab`, `c` apart.
@@ -359,13 +364,17 @@ impl Memory {
         self.now = now.unwrap_or(i64::MIN);
     }
 
-    /// The number of a series, which it has until [`Memory::keep_within_limit`] forgets something.
-    pub fn series(&mut self, source: &str, symbol: &str, timeframe: &str) -> u32 {
+    /// The number of a series, which it has until [`Memory::keep_within_limit`] forgets something. A series
+    /// that alone weighs more than what is freed at a time has none: it would push everything else out.
+    pub fn series(&mut self, source: &str, symbol: &str, timeframe: &str) -> Option<u32> {
+        if series_weight(name_bytes(source, symbol, timeframe)) > self.limit / FREED_SHARE {
+            return None;
+        }
         write_name(&mut self.name, source, symbol, timeframe);
         let hash = self.hasher.hash_one(self.name.as_slice());
         let is_it = |number: &u32| *self.series[*number as usize].name == *self.name;
         if let Some(number) = self.by_name.find(hash, is_it) {
-            return *number;
+            return Some(*number);
         }
         let number = self.series.len() as u32;
         let rehash = |number: &u32| self.hasher.hash_one(&*self.series[*number as usize].name);
@@ -379,7 +388,7 @@ impl Memory {
             older: VecDeque::new(),
             last: Chunk { entries: Vec::new(), touched: self.changes },
         });
-        number
+        Some(number)
     }
 
     /// What is known of a candle.
@@ -480,7 +489,7 @@ mod tests {
         /// Remembers a candle as the rule does, whatever is known of it; says what was.
         fn put(&mut self, symbol: &str, timestamp: i64, hash: u64) -> Option<Seen> {
             let seen = Seen { hash: ValuesHash(hash), revision: 0 };
-            let series = self.series("s", symbol, TIMEFRAME);
+            let series = self.series("s", symbol, TIMEFRAME).unwrap();
             let known = match self.find(series, timestamp) {
                 Found::TooOld => None,
                 Found::New(place) => {
@@ -497,7 +506,7 @@ mod tests {
         }
 
         fn knows(&mut self, symbol: &str, timestamp: i64) -> bool {
-            let series = self.series("s", symbol, TIMEFRAME);
+            let series = self.series("s", symbol, TIMEFRAME).unwrap();
             matches!(self.find(series, timestamp), Found::Known(..))
         }
 
@@ -558,7 +567,7 @@ mod tests {
         let numbers =
             [("a", "bc", "1m"), ("ab", "c", "1m"), ("a", "b", "c1m"), ("", "", ""), ("a", "bc", "1m")]
                 .map(|(source, symbol, timeframe)| memory.series(source, symbol, timeframe));
-        assert_eq!(numbers, [0, 1, 2, 3, 0]);
+        assert_eq!(numbers, [0, 1, 2, 3, 0].map(Some));
     }
 
     #[test]
@@ -713,6 +722,16 @@ mod tests {
             memory.put(&format!("{number:>10000}"), 0, 1);
         }
         assert!(memory.bytes() < 2 << 20, "{}", memory.bytes());
+        memory.check();
+    }
+
+    #[test]
+    fn a_name_that_weighs_more_than_what_is_freed_at_a_time_is_no_series() {
+        let mut memory = Memory::of_past(MINUTE, 1_600);
+        let longest = (100 - SERIES_WEIGHT + 1) * 16 - 1 - name_bytes("s", "", TIMEFRAME);
+        assert!(memory.series("s", &"x".repeat(longest), TIMEFRAME).is_some());
+        assert_eq!(memory.weight, 100);
+        assert!(memory.series("s", &"x".repeat(longest + 1), TIMEFRAME).is_none());
         memory.check();
     }
 

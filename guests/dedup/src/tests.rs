@@ -317,6 +317,15 @@ fn more_series_than_the_memory_holds() {
 }
 
 #[test]
+fn a_series_with_a_huge_name_does_not_push_the_others_out() {
+    let mut rule = rule(Settings { rows: 1_000, ..Settings::default() });
+    let huge = Row { symbol: Box::leak("X".repeat(16 << 10).into_boxed_str()), ..row(0, 1.0) };
+    let rows = [row(0, 1.0), huge.clone(), Row { revision: Some(3), ..huge.clone() }, row(0, 1.0)];
+    rule.remember(&batch(&[huge]));
+    assert_eq!(decisions(&mut rule, &rows), ["0", "0", "3", "dropped"]);
+}
+
+#[test]
 fn settings_are_checked() {
     let mut instance = Instance::<Dedup>::unconfigured();
     instance.configure("{}").unwrap();
