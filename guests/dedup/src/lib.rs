@@ -42,7 +42,7 @@
 //! would be taken for a duplicate; nothing else depends on a hash, a series is known by its exact name.
 //!
 //! The setting `rows` bounds the memory: each candle counts 1, each series 8 and 1 more for each 16 bytes of
-//! its name. A series that alone counts more than a sixteenth of the limit is not remembered: its rows pass as
+//! its name. A series whose name counts more than a sixteenth of the limit is not remembered: its rows pass as
 //! not seen. Beyond the limit the candles that were remembered longest ago are forgotten, by order of arrival,
 //! a chunk of up to 256 of one series at a time, until a sixteenth of the limit is free. So idle series go
 //! first; when all are active, their windows shrink alike. The same rows in the same order always forget the

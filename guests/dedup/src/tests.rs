@@ -353,11 +353,14 @@ fn the_rule_describes_itself() {
     assert!(description.settings.contains("1000000") || description.settings.contains("1_000"));
 }
 
+/// Source, symbol and timeframe.
+type SeriesName = [&'static str; 3];
+
 /// What the rule should do, without bounds and cleverness.
 #[derive(Default)]
 struct Model {
-    newest: HashMap<[&'static str; 3], i64>,
-    seen: HashMap<([&'static str; 3], i64), (Option<u64>, i64)>,
+    newest: HashMap<SeriesName, i64>,
+    seen: HashMap<(SeriesName, i64), (Option<u64>, i64)>,
 }
 
 impl Model {
