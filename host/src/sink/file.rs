@@ -631,6 +631,8 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::Float64Type;
     use tempfile::TempDir;
 
     use super::super::Sink;
@@ -827,6 +829,25 @@ mod tests {
                     assert!(both_nan || value == expected, "{value:?} {expected:?}");
                 }
             }
+        }
+    }
+
+    /// A rule that compares with what it remembers would take a float that is off by one bit for a correction.
+    #[test]
+    fn floats_of_many_digits_come_back_to_the_bit() {
+        let sums: Vec<f64> = (1..5_000).map(|n| f64::from(n) * 0.1 + f64::from(n % 97) * 0.007).collect();
+        let rows: Vec<_> = (0..).zip(&sums).map(|(minute, sum)| (minute, *sum, None)).collect();
+        for format in [JSONL, PARQUET] {
+            let folder = TempDir::new().unwrap();
+            let mut sink = open(&folder, format).unwrap();
+            write(&mut sink, 0, 1, &candles(&rows), &[]).unwrap();
+            let mut found = Vec::new();
+            sink.read_back(0, &["close".into()], &remember(10_000, 10_000), &mut |batch| {
+                found.extend(batch.column(0).as_primitive::<Float64Type>().values().iter().copied());
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(found, sums);
         }
     }
 
