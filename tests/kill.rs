@@ -156,3 +156,40 @@ fn a_second_ctrl_c_ends_at_once() {
     drop(input);
     assert_eq!(outcome.code, Some(130), "{}", outcome.stderr);
 }
+
+/// A candle of a series in which nothing happens, `minute` minutes after the start of 2026.
+fn candle(symbol: &str, timeframe: &str, minute: i64, close: f64) -> String {
+    let timestamp = 1_767_225_600_000 + minute * 60_000;
+    format!(
+        "{{\"timestamp\":{timestamp},\"open\":1,\"high\":9,\"low\":1,\"close\":{close:?},\"volume\":1,\
+         \"source\":\"kraken\",\"symbol\":\"{symbol}\",\"timeframe\":\"{timeframe}\"}}\n"
+    )
+}
+
+/// Each series has its own newest candle, so one that lags behind the others by days is remembered all the same.
+#[test]
+fn series_that_lag_are_remembered_after_a_restart() {
+    let dedup = "rules:\n  - { name: dedup, component: dedup, settings: { window: 24h } }\n";
+    for format in ["jsonl", "parquet", "sqlite"] {
+        let folder = Folder::new();
+        let sink = match format {
+            "sqlite" => "sink: { sqlite: { path: out.db } }\n".to_owned(),
+            _ => format!("sink: {{ file: {{ path: out, format: {format} }} }}\n"),
+        };
+        let late = [candle("BTC/USD", "1d", 0, 2.0), candle("ETH/USD", "1m", 7, 2.0)];
+        // Two days later.
+        folder.write("candles.jsonl", late.concat() + &candle("BTC/USD", "1m", 2 * 1440, 2.0));
+        folder.pipeline("candles.jsonl", &format!("{dedup}{sink}"));
+        assert_eq!(folder.summary()["written"], 3);
+
+        let corrections = [candle("BTC/USD", "1d", 0, 3.0), candle("ETH/USD", "1m", 7, 3.0)];
+        folder.append("candles.jsonl", late.concat() + &corrections.concat());
+        let summary = folder.summary();
+        assert_eq!((&summary["dropped"], &summary["written"]), (&2.into(), &2.into()), "{format}: {summary}");
+        if format == "sqlite" {
+            let rows = Database::open(&folder.path("out.db"))
+                .query("SELECT revision FROM candles WHERE close = 3 ORDER BY symbol");
+            assert_eq!(rows.iter().map(|row| integer(&row[0])).collect::<Vec<_>>(), [1, 1]);
+        }
+    }
+}

@@ -457,16 +457,18 @@ impl Default for BatchLimits {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Remember {
-    /// Rows whose `timestamp` is within this time before the newest one.
-    pub window: Span,
-    /// At most so many rows, the newest; at most 100,000,000.
+    /// Only rows whose `timestamp` is within this time before the newest one of all series; when it is not
+    /// given, `rows` alone decides. It makes a start faster and costs what lies further back: a series that lags
+    /// behind the others, and the last candles of timeframes as long as the window, are then not remembered.
+    pub window: Option<Span>,
+    /// At most so many rows, those written last; at most 100,000,000.
     pub rows: usize,
 }
 
 impl Default for Remember {
     fn default() -> Remember {
-        // A day of 1-minute candles of 700 series is a million rows.
-        Remember { window: Span(Duration::from_secs(24 * 3600)), rows: 1_000_000 }
+        // A day of 1-minute candles of 700 series is a million rows, and as many as a rule's memory holds.
+        Remember { window: None, rows: 1_000_000 }
     }
 }
 

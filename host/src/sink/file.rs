@@ -409,8 +409,8 @@ fn save(path: &Path, sidecar: &Sidecar) -> Result<()> {
     fs::rename(&unfinished, path).map_err(|error| io_error("write", path, &error))
 }
 
-/// Reads the last lines: where they start is found from the end, one pass finds the newest timestamp, one
-/// hands the rows over.
+/// Reads the last lines: where they start is found from the end, one pass finds the newest timestamp when there
+/// is a window, one hands the rows over.
 fn read_back_jsonl(
     file: &mut AppendedFile,
     schema: &SchemaRef,
@@ -419,15 +419,16 @@ fn read_back_jsonl(
     each: &mut dyn FnMut(RecordBatch) -> Result<()>,
 ) -> Result<()> {
     let start = start_of_last_lines(file, remember.rows)?;
-    let since = if has_timestamp(schema) {
-        let mut newest = None;
-        for_each_line(file, start, |line| {
-            newest = newest.max(timestamp_of(&line));
-            Ok(())
-        })?;
-        newest.map(|newest| window_start(newest, remember.window.0))
-    } else {
-        None
+    let since = match remember.window.filter(|_| has_timestamp(schema)) {
+        Some(window) => {
+            let mut newest = None;
+            for_each_line(file, start, |line| {
+                newest = newest.max(timestamp_of(&line));
+                Ok(())
+            })?;
+            newest.map(|newest| window_start(newest, window.0))
+        }
+        None => None,
     };
     let mut rows = Rows::new(asked);
     for_each_line(file, start, |line| {
@@ -511,8 +512,8 @@ fn for_each_line(
     Ok(())
 }
 
-/// Reads the last parts: as many as have the rows, their timestamps first and then the asked columns. A part
-/// that somebody has put away is left out.
+/// Reads the last parts: as many as have the rows, when there is a window their timestamps first, and then the
+/// asked columns. A part that somebody has put away is left out.
 fn read_back_parquet(
     folder: &Path,
     parts: u64,
@@ -521,7 +522,7 @@ fn read_back_parquet(
     remember: &Remember,
     each: &mut dyn FnMut(RecordBatch) -> Result<()>,
 ) -> Result<()> {
-    let timed = has_timestamp(schema);
+    let window = remember.window.filter(|_| has_timestamp(schema));
     let (mut chosen, mut rows, mut newest) = (Vec::new(), 0, None);
     for number in (0..parts).rev() {
         let path = part_path(folder, number);
@@ -534,7 +535,7 @@ fn read_back_parquet(
         let part_rows = part_reader(&path)?.metadata().file_metadata().num_rows() as usize;
         let wanted = part_rows.min(remember.rows - rows);
         rows += wanted;
-        if timed {
+        if window.is_some() {
             read_part(&path, part_rows - wanted, &["timestamp"], &mut |batch| {
                 newest = newest.max(newest_of(&batch));
                 Ok(())
@@ -542,7 +543,7 @@ fn read_back_parquet(
         }
         chosen.push((path, part_rows - wanted));
     }
-    let since = newest.map(|newest| window_start(newest, remember.window.0));
+    let since = newest.zip(window).map(|(newest, window)| window_start(newest, window.0));
     let mut names: Vec<_> = asked.fields().iter().map(|field| field.name().as_str()).collect();
     names.extend(since.map(|_| "timestamp"));
     for (path, skip) in chosen.into_iter().rev() {

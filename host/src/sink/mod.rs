@@ -76,8 +76,8 @@ impl Sink {
     /// 10,000 rows with `columns` of the schema in that order.
     ///
     /// These sinks do not keep apart from which partition a row was, so each partition is given the rows of
-    /// all. When the rows have a `timestamp`, those within `remember.window` of the newest among the last
-    /// `remember.rows` are read back, otherwise all of the last `remember.rows`. Last means written last.
+    /// all. The last `remember.rows` are read back; when `remember.window` is given and the rows have a
+    /// `timestamp`, only those within it of the newest among them. Last means written last.
     pub fn read_back(
         &mut self,
         _partition: i32,

@@ -201,7 +201,8 @@ impl SqliteSink {
         let say = |error: rusqlite::Error| sqlite_error(&self.path, &error);
         let schema = project(&self.schema, columns)?;
         let (table, rowid) = (quoted(&self.table), rowid_name(&self.schema));
-        let timed = has_timestamp(&self.schema);
+        let window = remember.window.filter(|_| has_timestamp(&self.schema));
+        let timed = window.is_some();
         let newest = if timed { "max(timestamp)" } else { "NULL" };
         let fields = if timed { format!("{rowid} AS row, timestamp") } else { format!("{rowid} AS row") };
         let range = format!(
@@ -211,11 +212,11 @@ impl SqliteSink {
         let (first, newest): (Option<i64>, Option<i64>) =
             self.connection.query_row(&range, [limit], |row| Ok((row.get(0)?, row.get(1)?))).map_err(say)?;
         let Some(first) = first else { return Ok(()) };
-        let since = newest.map(|newest| window_start(newest, remember.window.0));
-        let window = if since.is_some() { "AND timestamp >= ?2" } else { "AND ?2 IS NULL" };
+        let since = newest.zip(window).map(|(newest, window)| window_start(newest, window.0));
+        let condition = if since.is_some() { "AND timestamp >= ?2" } else { "AND ?2 IS NULL" };
         let names = columns.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
         let names = if names.is_empty() { "NULL".to_owned() } else { names };
-        let select = format!("SELECT {names} FROM {table} WHERE {rowid} >= ?1 {window} ORDER BY {rowid}");
+        let select = format!("SELECT {names} FROM {table} WHERE {rowid} >= ?1 {condition} ORDER BY {rowid}");
         let mut statement = self.connection.prepare(&select).map_err(say)?;
         let mut stored = statement.query((first, since)).map_err(say)?;
         let mut rows = Rows::new(&schema);
@@ -739,6 +740,7 @@ mod tests {
         at, candles, minutes, partition, pipeline, read_minutes, remember, schema, write,
     };
     use super::{Error, sqlite_error};
+    use crate::pipeline_file::Remember;
 
     const SINK: &str = r#"{ "sqlite": { "path": "out.db" } }"#;
 
@@ -860,6 +862,8 @@ mod tests {
         assert_eq!(read_minutes(&mut sink, &remember(5, 2)), [24_997, 24_998, 24_999]);
         assert_eq!(read_minutes(&mut sink, &remember(1 << 20, 1 << 20)), (0..25_000).collect::<Vec<_>>());
         assert!(read_minutes(&mut sink, &remember(0, 10)).is_empty());
+        let by_rows = Remember { rows: 3, window: None };
+        assert_eq!(read_minutes(&mut sink, &by_rows), [24_997, 24_998, 24_999]);
         let unknown = sink.read_back(0, &["nothing".into()], &remember(1, 1), &mut |_| Ok(()));
         assert!(failure(unknown).1.contains("`nothing` cannot be read back"));
     }

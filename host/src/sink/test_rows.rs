@@ -112,7 +112,7 @@ pub fn letter<'a>(payload: &'a [u8], reject: &'a Reject) -> DeadLetter<'a> {
 
 /// How much is remembered.
 pub fn remember(rows: usize, window_minutes: u64) -> Remember {
-    Remember { rows, window: Span(std::time::Duration::from_secs(60 * window_minutes)) }
+    Remember { rows, window: Some(Span(std::time::Duration::from_secs(60 * window_minutes))) }
 }
 
 /// The minutes that are read back, checking that each batch has only the asked columns and 10,000 rows at most.
