@@ -438,3 +438,47 @@ fn a_component_that_describes_itself_wrongly_is_refused() {
         "describes itself wrongly: the rule's name is ``, but it must have 1 to 64",
     );
 }
+
+/// Two thousand candles in one batch, of which one has a symbol that the rule cannot stand.
+fn poisonous_text(close: &str) -> Folder {
+    let folder = folder(&vec![1.0; 2_000]);
+    let lines = String::from_utf8(folder.read("candles.jsonl")).unwrap();
+    let mut lines: Vec<String> = lines.lines().map(str::to_owned).collect();
+    lines[700] =
+        lines[700].replace("BTC/USD", "POISON").replace("\"close\":1,", &format!("\"close\":{close},"));
+    folder.write("candles.jsonl", lines.join("\n") + "\n");
+    folder
+}
+
+/// A text is beside the rows of a batch, so each part of it must have only the texts of its own rows.
+#[test]
+fn a_text_on_which_a_rule_breaks_down_costs_its_row() {
+    let folder = poisonous_text("1");
+    hostile(&folder, "trap_on_text", PATIENT, 2_000);
+    assert_eq!(folder.summary()["written"], 1_999);
+    assert_eq!(folder.rejects(), [(700, "rule_trapped".to_owned())]);
+}
+
+#[test]
+fn a_text_of_a_row_that_is_gone_reaches_no_rule() {
+    let folder = poisonous_text("\"none\"");
+    hostile(&folder, "trap_on_text", PATIENT, 2_000);
+    let summary = folder.summary();
+    assert_eq!((&summary["written"], &summary["rejected"]), (&1_999.into(), &1.into()));
+    assert_eq!(
+        Database::open(&folder.path("out.db"))
+            .query("SELECT * FROM dead_letter WHERE rule <> 'decode'")
+            .len(),
+        0
+    );
+
+    let folder = poisonous_text("9");
+    hostile(&folder, "trap_on_text", PATIENT, 2_000);
+    // The first rule rejects the row, because its close is above its high.
+    let yaml = String::from_utf8(folder.read("p.yaml")).unwrap();
+    let first = "rules:\n  - { name: validate, component: validate, settings: { sources: [kraken] } }\n";
+    folder.write("p.yaml", yaml.replace("rules:\n", first));
+    let summary = folder.summary();
+    assert_eq!((&summary["written"], &summary["rejected"]), (&1_999.into(), &1.into()), "{summary}");
+    assert_eq!(summary["rejected_by"][0]["rule"], "validate");
+}

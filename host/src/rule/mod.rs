@@ -15,6 +15,7 @@ pub mod fit;
 mod instance;
 mod slot;
 
+pub use columns::compacted;
 pub use component::{Component, Description, InputColumn};
 pub use instance::{CallError, Instance};
 pub use slot::{Applied, Slot};

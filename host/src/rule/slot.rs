@@ -10,7 +10,7 @@ use arrow_schema::{Field, Schema, SchemaRef};
 use arrow_select::concat::concat_batches;
 use arrow_select::filter::FilterBuilder;
 
-use super::columns::Outcome;
+use super::columns::{Outcome, compact, compacted};
 use super::component::Component;
 use super::instance::{CallError, Instance};
 use crate::batch::{Batch, Reject};
@@ -145,15 +145,27 @@ impl Slot {
                 self.name
             )));
         }
-        Ok(joined(division.parts, &self.schema))
+        let mut applied = joined(division.parts, &self.schema);
+        if applied.kept.rows.len() < rows {
+            // A rule meets only texts of rows that it is given: one on which it fails must not cost the others.
+            applied.kept.columns = compacted(&applied.kept.columns);
+        }
+        Ok(applied)
     }
 
     /// Decides the rows of `range`, as a whole or in ever smaller parts.
     fn decide(&mut self, division: &mut Division<'_, '_>, range: Range<usize>) -> Result<()> {
         let input = division.batch.columns.slice(range.start, range.len());
         let rows = &division.batch.rows[range.clone()];
-        let failure = match self.call(division, &input)? {
-            Ok(outcome) => {
+        let is_part = range.len() < division.batch.rows.len();
+        // A slice has the texts of the whole batch, among which is the one on which the rule fails.
+        let shown = if is_part { compacted(&input) } else { input.clone() };
+        let failure = match self.call(division, &shown)? {
+            Ok(mut outcome) => {
+                if is_part {
+                    // There can be hundreds of parts, each with an answer as large as a batch may have.
+                    outcome.columns.iter_mut().for_each(|(_, column)| *column = compact(column));
+                }
                 self.debt_rows = self.debt_rows.saturating_sub(range.len());
                 let part = self.part(&input, rows, outcome)?;
                 division.parts.push(part);

@@ -9,11 +9,15 @@ use std::hint::black_box;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tidegate_guest::{
-    Batch, Column, InputColumn, Kind, Outcome, OutputColumn, Reject, Rule, export, input, output,
+    Batch, Column, InputColumn, Kind, Outcome, OutputColumn, Reject, Rule, export, input, optional_input,
+    output,
 };
 
 /// The close of a row that the rule cannot stand.
 const POISON: f64 = 666.0;
+
+/// The symbol that the rule cannot stand.
+const POISON_TEXT: &str = "POISON";
 
 /// The size of a detail that no person reads.
 const HUGE_DETAIL_BYTES: usize = 1 << 20;
@@ -37,6 +41,8 @@ enum Mode {
     Fine,
     /// Panics where the poison is.
     TrapOnRow,
+    /// Panics where a text of the column `symbol` is [`POISON_TEXT`], whether a row uses it or not.
+    TrapOnText,
     /// Panics in every call.
     TrapAlways,
     /// Never returns from any call.
@@ -109,7 +115,7 @@ impl Rule for Hostile {
     type Reason = Reason;
 
     fn reads() -> Vec<InputColumn> {
-        vec![input("close", Kind::Float)]
+        vec![input("close", Kind::Float), optional_input("symbol", Kind::Text)]
     }
 
     fn writes() -> Vec<OutputColumn> {
@@ -130,6 +136,11 @@ impl Rule for Hostile {
         let mut outcome = Outcome::keep_all();
         match self.mode {
             Mode::TrapAlways => panic!("it always panics"),
+            Mode::TrapOnText
+                if input.texts("symbol")?.dictionary().iter().any(|text| text == POISON_TEXT) =>
+            {
+                panic!("it panics on a text")
+            }
             Mode::LoopForEver => loop_for_ever(),
             Mode::Remembers => outcome.dropped = self.drop_seen(closes.values()),
             _ => {}
@@ -167,6 +178,7 @@ impl Hostile {
         let presence_bytes = rows.div_ceil(8);
         match self.mode {
             Mode::Fine
+            | Mode::TrapOnText
             | Mode::TrapAlways
             | Mode::LoopForEver
             | Mode::RefuseSettings
