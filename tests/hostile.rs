@@ -56,7 +56,7 @@ fn pipeline(folder: &Folder, component: &str, limits: &str, rest: &str) {
 fn hostile(folder: &Folder, mode: &str, limits: &str, batch_rows: usize) {
     let component = workspace().join("target/guests-test/hostile.wasm");
     assert!(component.is_file(), "run `cargo xtask guests --tests` first");
-    let rest = format!("    settings: {{ mode: {mode} }}\nbatch: {{ rows: {batch_rows} }}\n");
+    let rest = format!("    settings: {{ mode: {mode} }}\nbatch: {{ rows: {batch_rows}, bytes: 64MiB }}\n");
     pipeline(folder, component.to_str().unwrap(), limits, &rest);
 }
 
@@ -481,4 +481,16 @@ fn a_text_of_a_row_that_is_gone_reaches_no_rule() {
     let summary = folder.summary();
     assert_eq!((&summary["written"], &summary["rejected"]), (&1_999.into(), &1.into()), "{summary}");
     assert_eq!(summary["rejected_by"][0]["rule"], "validate");
+}
+
+/// Two poisonous rows, so that an instance is made after a part without rows.
+#[test]
+fn a_rule_is_shown_at_most_ten_thousand_rows_at_once() {
+    let mut closes = vec![1.0; 50_000];
+    closes[44_000] = POISON;
+    closes[44_001] = POISON;
+    let folder = folder(&closes);
+    hostile(&folder, "small_memory", PATIENT, 50_000);
+    let summary = folder.summary();
+    assert_eq!((&summary["written"], &summary["rejected"]), (&49_998.into(), &2.into()));
 }

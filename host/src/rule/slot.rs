@@ -16,6 +16,7 @@ use super::instance::{CallError, Instance};
 use crate::batch::{Batch, Reject};
 use crate::error::{Error, Result};
 use crate::pipeline_file::{self, Limits};
+use crate::sink::values::READ_BACK_ROWS;
 
 /// When more rows of one batch make a rule fail, it is not the rows: the pipeline stops instead of emptying itself
 /// into the dead letter. Each costs some twenty calls to find.
@@ -235,7 +236,12 @@ impl Slot {
             let columns = &part.kept.columns;
             let indexes: Vec<usize> =
                 self.remembered.iter().filter_map(|name| columns.schema().index_of(name).ok()).collect();
-            remember(columns.project(&indexes).expect("the indexes are the schema's own"))?;
+            let columns = columns.project(&indexes).expect("the indexes are the schema's own");
+            // As many at once as `read_back` shows, because half a batch in one call would exceed its limits.
+            for start in (0..columns.num_rows()).step_by(READ_BACK_ROWS) {
+                let rows = READ_BACK_ROWS.min(columns.num_rows() - start);
+                remember(compacted(&columns.slice(start, rows)))?;
+            }
         }
         Ok(instance)
     }

@@ -83,6 +83,8 @@ enum Mode {
     RefuseSettings,
     /// Drops a row whose close it has seen, and panics where the poison is after it has seen the whole batch.
     Remembers,
+    /// Panics where the poison is, and when it is shown none or more than 10,000 rows at once.
+    SmallMemory,
     /// Panics when it is shown rows that were written.
     TrapOnMemory,
     /// Never returns when it is shown rows that were written.
@@ -155,6 +157,7 @@ impl Rule for Hostile {
     fn remember(&mut self, output: &Batch) {
         match self.mode {
             Mode::TrapOnMemory => panic!("it does not want to know"),
+            Mode::SmallMemory if !(1..=10_000).contains(&output.rows) => panic!("{} rows", output.rows),
             Mode::LoopOnMemory => loop_for_ever(),
             _ => {}
         }
@@ -184,7 +187,7 @@ impl Hostile {
             | Mode::RefuseSettings
             | Mode::TrapOnMemory
             | Mode::LoopOnMemory => {}
-            Mode::TrapOnRow | Mode::Remembers => panic!("it panics on row {row}"),
+            Mode::TrapOnRow | Mode::Remembers | Mode::SmallMemory => panic!("it panics on row {row}"),
             Mode::LoopOnRow => loop_for_ever(),
             Mode::EatMemory => eat_memory(),
             Mode::Recurse => drop(black_box(deeper(0))),
