@@ -494,3 +494,28 @@ fn a_rule_is_shown_at_most_ten_thousand_rows_at_once() {
     let summary = folder.summary();
     assert_eq!((&summary["written"], &summary["rejected"]), (&49_998.into(), &2.into()));
 }
+
+/// The text is in the answer once, and in what a sink writes once for each row.
+#[test]
+fn a_long_text_for_many_rows_is_too_large_an_answer() {
+    let limits = "{ call: 20s, output: 1MiB }";
+    let few = folder(&[1.0; 10]);
+    hostile(&few, "long_text", limits, 10);
+    assert_eq!(few.summary()["written"], 10);
+    let many = folder(&[1.0; 100]);
+    hostile(&many, "long_text", limits, 100);
+    many.refused(1, "answers more than 4194304 bytes of text for a batch of 100 rows");
+    assert_eq!(count(&many, "candles"), 0);
+}
+
+/// Sixteen rows make some two hundred parts.
+#[test]
+fn texts_that_no_row_uses_are_not_kept() {
+    let mut closes = vec![1.0; 4_096];
+    closes.iter_mut().step_by(256).for_each(|close| *close = POISON);
+    let folder = folder(&closes);
+    hostile(&folder, "unused_texts", PATIENT, 4_096);
+    let outcome = folder.run();
+    assert_eq!(outcome.summary()["written"], 4_080);
+    assert!(outcome.peak_kib < 1 << 20, "{} KiB", outcome.peak_kib);
+}

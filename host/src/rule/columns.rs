@@ -243,6 +243,27 @@ pub fn compact(column: &ArrayRef) -> ArrayRef {
     garbage_collect_dictionary(texts).map_or_else(|_| Arc::clone(column), |texts| Arc::new(texts))
 }
 
+/// How many bytes the texts of answered columns have when each row has its own, as sinks write them.
+pub fn text_bytes(columns: &[(String, ArrayRef)]) -> u64 {
+    let dictionaries = columns.iter().filter_map(|(_, column)| column.as_dictionary_opt::<UInt32Type>());
+    dictionaries
+        .map(|column| {
+            let texts = column.values().as_string::<i32>();
+            column.keys().iter().flatten().map(|key| texts.value_length(key as usize) as u64).sum::<u64>()
+        })
+        .sum()
+}
+
+/// Whether the texts of answered columns have more than so many bytes when each row has its own.
+pub fn texts_exceed(columns: &[(String, ArrayRef)], limit_bytes: u64) -> bool {
+    // A few short texts for many rows need no look at the rows.
+    let at_most = columns.iter().filter_map(|(_, column)| {
+        let column = column.as_dictionary_opt::<UInt32Type>()?;
+        Some(column.values().as_string::<i32>().value_data().len() as u64 * column.len() as u64)
+    });
+    at_most.fold(0, u64::saturating_add) > limit_bytes && text_bytes(columns) > limit_bytes
+}
+
 fn check_length(what: &str, actual: usize, expected: usize) -> Result<(), String> {
     if actual == expected {
         return Ok(());

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
-use arrow_schema::{Field, Schema, SchemaRef};
+use arrow_schema::{ArrowError, Field, Schema, SchemaRef};
 use arrow_select::concat::concat_batches;
 use arrow_select::filter::FilterBuilder;
 
-use super::columns::{Outcome, compact, compacted};
+use super::columns::{Outcome, compact, compacted, text_bytes, texts_exceed};
 use super::component::Component;
 use super::instance::{CallError, Instance};
 use crate::batch::{Batch, Reject};
@@ -25,6 +25,10 @@ const POISONOUS_ROWS_MAX: usize = 16;
 /// A rule may fail on one row in so many for ever; [`POISONOUS_ROWS_MAX`] rows beyond that share stop the pipeline,
 /// however small its batches are.
 const DECIDED_A_POISONOUS_ROW: usize = 100;
+
+/// The texts that a rule answers for the parts of a batch may have so many times `limits.output` together: a batch
+/// that is a little too large is decided in quarters, and a rule that multiplies a long text is stopped.
+const PARTS_OUTPUTS_MAX: u64 = 4;
 
 /// Reads rows back from the sink for a rule that remembers: partition, columns, and whom to show them.
 pub type ReadBack<'a> =
@@ -135,8 +139,15 @@ impl Slot {
                 dropped: 0,
             });
         }
-        let mut division =
-            Division { partition, now_ms, batch: &batch, parts: Vec::new(), poisonous: 0, read_back };
+        let mut division = Division {
+            partition,
+            now_ms,
+            batch: &batch,
+            parts: Vec::new(),
+            text_bytes: 0,
+            poisonous: 0,
+            read_back,
+        };
         self.decide(&mut division, 0..rows)?;
         if division.poisonous == rows && rows > 1 {
             let last = division.parts.last().and_then(|part| part.rejects.last());
@@ -146,7 +157,13 @@ impl Slot {
                 self.name
             )));
         }
-        let mut applied = joined(division.parts, &self.schema);
+        let mut applied = joined(division.parts, &self.schema).map_err(|error| {
+            Error::Running(format!(
+                "what the rule `{}` answered for the parts of a batch of {rows} rows is too much for one batch \
+                 ({error}); nothing of the batch was written: give `batch.rows` a smaller number",
+                self.name
+            ))
+        })?;
         if applied.kept.rows.len() < rows {
             // A rule meets only texts of rows that it is given: one on which it fails must not cost the others.
             applied.kept.columns = compacted(&applied.kept.columns);
@@ -166,6 +183,8 @@ impl Slot {
                 if is_part {
                     // There can be hundreds of parts, each with an answer as large as a batch may have.
                     outcome.columns.iter_mut().for_each(|(_, column)| *column = compact(column));
+                    division.text_bytes += text_bytes(&outcome.columns);
+                    self.check_parts(division)?;
                 }
                 self.debt_rows = self.debt_rows.saturating_sub(range.len());
                 let part = self.part(&input, rows, outcome)?;
@@ -197,6 +216,19 @@ impl Slot {
         )))
     }
 
+    fn check_parts(&self, division: &Division<'_, '_>) -> Result<()> {
+        let limit_bytes = self.limits.output.0.saturating_mul(PARTS_OUTPUTS_MAX);
+        if division.text_bytes <= limit_bytes {
+            return Ok(());
+        }
+        Err(Error::Running(format!(
+            "the rule `{}` answers more than {limit_bytes} bytes of text for a batch of {} rows, {PARTS_OUTPUTS_MAX} \
+             times its `limits.output`; nothing of the batch was written: make that larger, or `batch.rows` smaller",
+            self.name,
+            division.batch.rows.len()
+        )))
+    }
+
     /// One call. After a failed one the instance is gone.
     fn call(
         &mut self,
@@ -209,6 +241,14 @@ impl Slot {
         };
         let start = Instant::now();
         let answer = instance.transform(&self.component, division.now_ms, input);
+        // One text in many rows is short in the answer, and long in the lines of a sink.
+        let limit_bytes = self.limits.output.0;
+        let answer = match answer {
+            Ok(outcome) if texts_exceed(&outcome.columns, limit_bytes) => {
+                Err(CallError::Output { limit_bytes })
+            }
+            answer => answer,
+        };
         self.time += start.elapsed();
         self.rows += input.num_rows() as u64;
         if answer.is_ok() {
@@ -305,6 +345,8 @@ struct Division<'a, 'r> {
     batch: &'a Batch,
     /// What is decided, in the order of the rows.
     parts: Vec<Applied>,
+    /// The texts that were answered for them.
+    text_bytes: u64,
     /// How many rows made the rule fail.
     poisonous: usize,
     read_back: &'a mut ReadBack<'r>,
@@ -328,16 +370,15 @@ fn filtered(columns: &RecordBatch, kept: &BooleanArray) -> RecordBatch {
 }
 
 /// The parts of a divided batch as one.
-fn joined(mut parts: Vec<Applied>, schema: &SchemaRef) -> Applied {
+fn joined(mut parts: Vec<Applied>, schema: &SchemaRef) -> std::result::Result<Applied, ArrowError> {
     if parts.len() == 1 {
-        return parts.remove(0);
+        return Ok(parts.remove(0));
     }
-    let columns = concat_batches(schema, parts.iter().map(|part| &part.kept.columns))
-        .expect("the parts have one schema, and a batch's texts fit 32-bit keys");
+    let columns = concat_batches(schema, parts.iter().map(|part| &part.kept.columns))?;
     let rows = parts.iter().flat_map(|part| part.kept.rows.iter().copied()).collect();
-    Applied {
+    Ok(Applied {
         kept: Batch { columns, rows },
         dropped: parts.iter().map(|part| part.dropped).sum(),
         rejects: parts.into_iter().flat_map(|part| part.rejects).collect(),
-    }
+    })
 }

@@ -25,6 +25,9 @@ const HUGE_DETAIL_BYTES: usize = 1 << 20;
 /// The size of a detail that no limit of a sensible host allows.
 const HUGE_ANSWER_BYTES: usize = 200 << 20;
 
+/// The size of a text that is within a limit of 1 MiB three times.
+const LONG_TEXT_BYTES: usize = 300 << 10;
+
 /// What the pipeline file can set.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -77,6 +80,10 @@ enum Mode {
     HugeDetail,
     /// Rejects with a detail of 200 MiB.
     HugeAnswer,
+    /// Answers the same text of 300 KiB for each row.
+    LongText,
+    /// Panics where the poison is, and answers 15 MiB of texts that no row uses where it is not.
+    UnusedTexts,
     /// Says that it cannot.
     Refuse,
     /// Says that its settings make no sense.
@@ -147,7 +154,11 @@ impl Rule for Hostile {
             Mode::Remembers => outcome.dropped = self.drop_seen(closes.values()),
             _ => {}
         }
-        outcome.write(note(rows));
+        match self.mode {
+            Mode::LongText => outcome.write(long_note(LONG_TEXT_BYTES, vec![1; rows])),
+            Mode::UnusedTexts if poison.is_none() => outcome.write(long_note(15 << 20, vec![0; rows])),
+            _ => outcome.write(note(rows)),
+        }
         match poison {
             Some(row) => self.misbehave(row, rows, outcome),
             None => Ok(outcome),
@@ -182,12 +193,15 @@ impl Hostile {
         match self.mode {
             Mode::Fine
             | Mode::TrapOnText
+            | Mode::LongText
             | Mode::TrapAlways
             | Mode::LoopForEver
             | Mode::RefuseSettings
             | Mode::TrapOnMemory
             | Mode::LoopOnMemory => {}
-            Mode::TrapOnRow | Mode::Remembers | Mode::SmallMemory => panic!("it panics on row {row}"),
+            Mode::TrapOnRow | Mode::Remembers | Mode::SmallMemory | Mode::UnusedTexts => {
+                panic!("it panics on row {row}")
+            }
             Mode::LoopOnRow => loop_for_ever(),
             Mode::EatMemory => eat_memory(),
             Mode::Recurse => drop(black_box(deeper(0))),
@@ -217,6 +231,11 @@ impl Hostile {
         }
         Ok(outcome)
     }
+}
+
+/// The honest column with a long text in its dictionary.
+fn long_note(bytes: usize, indexes: Vec<u32>) -> Column {
+    Column::of_dictionary("note", vec!["seen".to_owned(), "x".repeat(bytes)], indexes, None)
 }
 
 /// The honest column.
