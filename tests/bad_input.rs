@@ -368,3 +368,18 @@ fn pipeline_files_that_are_wrong() {
     std::fs::create_dir(folder.path("p.yaml")).unwrap();
     folder.refused(2, "this is a folder, not a pipeline file");
 }
+
+/// The table's key is the last to notice them, and nothing that it does not store is counted as written.
+#[test]
+fn rows_that_the_table_has_already_are_accounted_for() {
+    let other = candle_with(0, "close", "1.5");
+    let folder = folder([candle(0), other, candle(0), candle(1)].join("\n"));
+    folder.pipeline("in.jsonl", DATABASE);
+    let summary = folder.summary();
+    assert_eq!((&summary["written"], &summary["rejected"]), (&2.into(), &1.into()), "{summary}");
+    assert_eq!(summary["dropped_by"], serde_json::json!([{ "rule": "sink", "count": 1 }]));
+    let rejected_by = serde_json::json!([{ "rule": "sink", "reason": "key_taken", "count": 1 }]);
+    assert_eq!(summary["rejected_by"], rejected_by);
+    assert_eq!(folder.table("candles").len(), 2);
+    assert_eq!(folder.rejects(), [(1, "key_taken".to_owned())]);
+}

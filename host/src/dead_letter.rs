@@ -19,7 +19,7 @@ pub struct DeadLetter<'a> {
     /// Name of the pipeline.
     pub pipeline: &'a str,
     /// The rejected row.
-    pub reject: &'a Reject,
+    pub reject: Cow<'a, Reject>,
     /// Topic, or the file as the pipeline file names it.
     pub topic: &'a str,
     /// Partition number.
@@ -34,7 +34,7 @@ pub struct DeadLetter<'a> {
 
 impl<'a> DeadLetter<'a> {
     /// The dead letter of `reject`, a row of `raw`.
-    pub fn new(pipeline: &'a str, raw: &'a RawBatch, reject: &'a Reject, now_ms: i64) -> DeadLetter<'a> {
+    pub fn new(pipeline: &'a str, raw: &'a RawBatch, reject: Cow<'a, Reject>, now_ms: i64) -> DeadLetter<'a> {
         let payload = match &raw.payload {
             Payload::Rows { bytes, rows } => {
                 let row = &rows[reject.row as usize];
@@ -46,10 +46,10 @@ impl<'a> DeadLetter<'a> {
         };
         DeadLetter {
             pipeline,
-            reject,
             topic: &raw.partition.topic,
             partition: raw.partition.number,
             offset: raw.offset(reject.row),
+            reject,
             payload,
             rejected_at_ms: now_ms,
         }
@@ -111,7 +111,7 @@ impl DeadLetterLines {
 
     /// Writes dead letters. Those in a file do not count before [`DeadLetterLines::commit`] is given the
     /// length that this returns; it is 0 for the others.
-    pub fn write(&mut self, rejected: &[DeadLetter<'_>]) -> Result<u64> {
+    pub fn write<'d>(&mut self, rejected: impl IntoIterator<Item = &'d DeadLetter<'d>>) -> Result<u64> {
         let mut lines = Vec::new();
         for dead_letter in rejected {
             dead_letter.append_line(&mut lines);
@@ -152,6 +152,7 @@ fn write_stream(stream: &mut impl Write, name: &str, lines: &[u8]) -> Result<()>
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
     use std::sync::Arc;
 
     use arrow_array::{ArrayRef, Int64Array, RecordBatch};
@@ -183,15 +184,14 @@ mod tests {
         let row = |offset, start, end| RawRow { offset, start, end, cut_from: None };
         let rows = vec![row(40, 0, 4), row(41, 5, 9)];
         let raw = raw(Payload::Rows { bytes: b"{\"\n}\n\xff\0\x80a\n".to_vec(), rows });
-        let (first, second) = (reject(0), reject(1));
-        let first = DeadLetter::new("p", &raw, &first, 5);
+        let first = DeadLetter::new("p", &raw, Cow::Owned(reject(0)), 5);
         let expected = json!({
             "pipeline": "p", "rule": "validate", "rule_version": "abc", "reason": "price",
             "detail": "open is \"-1\"", "source_topic": "in.jsonl", "source_partition": 3,
             "source_offset": 40, "rejected_at": 5, "payload": "{\"\n}"
         });
         assert_eq!(line(&first), expected);
-        let second = line(&DeadLetter::new("p", &raw, &second, 5));
+        let second = line(&DeadLetter::new("p", &raw, Cow::Owned(reject(1)), 5));
         assert_eq!((&second["payload_base64"], &second["source_offset"]), (&json!("/wCAYQ=="), &json!(41)));
         assert_eq!(second.get("payload"), None);
     }
@@ -201,8 +201,7 @@ mod tests {
         let column: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
         let columns = RecordBatch::try_from_iter([("open", column)]).unwrap();
         let raw = raw(Payload::Columns { columns, first_offset: 100 });
-        let reject = reject(1);
-        let dead_letter = DeadLetter::new("p", &raw, &reject, 5);
+        let dead_letter = DeadLetter::new("p", &raw, Cow::Owned(reject(1)), 5);
         assert_eq!((&*dead_letter.payload, dead_letter.offset), (&b"{\"open\":2}"[..], 101));
     }
 

@@ -3,6 +3,7 @@
 //! A lane owns its source, its rule instances and its sink. A batch is written in one atomic step with its
 //! position, so whatever ends the process between two steps costs only the work of the batch in hand.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,9 +17,12 @@ use crate::error::{Error, Result};
 use crate::pipeline_file::{self, Loaded, Remember};
 use crate::rule::{Component, Slot, compacted, fit};
 use crate::shutdown::Shutdown;
-use crate::sink::{Sink, Write};
+use crate::sink::{Sink, Stored, Write};
 use crate::source::Source;
 use crate::summary::{DroppedBy, Progress, RejectedBy, RuleRun, Summary};
+
+/// Under which name rows are counted that the sink rejects or drops.
+const SINK: &str = "sink";
 
 /// How a pipeline is run.
 #[derive(Debug, Clone)]
@@ -47,8 +51,8 @@ pub fn run(
         let now_ms = options.now_ms.unwrap_or_else(clock_ms);
         let decoded = lane.decoder.decode(&raw, &lane.host_version);
         let decided = lane.apply_rules(&raw, decoded, now_ms)?;
-        lane.write(&raw, &decided, now_ms)?;
-        account.add(&raw, &decided, progress, &lane.source);
+        let stored = lane.write(&raw, &decided, now_ms)?;
+        account.add(&raw, &decided, &stored, progress, &lane.source);
     }
     Ok(account.summary(&lane, start, shutdown))
 }
@@ -129,23 +133,34 @@ impl<'a> Lane<'a> {
     }
 
     /// Rows, dead letters and position in one step.
-    fn write(&mut self, raw: &RawBatch, decided: &Decided, now_ms: i64) -> Result<()> {
+    fn write(&mut self, raw: &RawBatch, decided: &Decided, now_ms: i64) -> Result<Stored> {
         if raw.is_empty() {
-            return Ok(());
+            return Ok(Stored::default());
         }
+        let (pipeline, version) = (self.pipeline, &self.host_version);
+        let dead_letter = |reject| DeadLetter::new(pipeline, raw, reject, now_ms);
+        let refuse = |row: usize, reason: &str, detail: String| {
+            dead_letter(Cow::Owned(Reject {
+                row: decided.kept.rows[row],
+                rule: SINK.into(),
+                version: Arc::clone(version),
+                reason: reason.into(),
+                detail,
+            }))
+        };
         let position = self.positions.entry(raw.partition.clone()).or_default();
-        let rejected: Vec<DeadLetter<'_>> = (decided.rejects.iter())
-            .map(|reject| DeadLetter::new(self.pipeline, raw, reject, now_ms))
-            .collect();
-        self.sink.write(&Write {
+        let rejected: Vec<DeadLetter<'_>> =
+            decided.rejects.iter().map(|reject| dead_letter(Cow::Borrowed(reject))).collect();
+        let stored = self.sink.write(&Write {
             partition: &raw.partition,
             expected: position,
             next: &raw.next,
             kept: &decided.kept.columns,
             rejected: &rejected,
+            refuse: &refuse,
         })?;
         position.clone_from(&raw.next);
-        Ok(())
+        Ok(stored)
     }
 }
 
@@ -203,23 +218,36 @@ struct Account {
 }
 
 impl Account {
-    fn add(&mut self, raw: &RawBatch, decided: &Decided, progress: &Progress, source: &Source) {
+    fn add(
+        &mut self,
+        raw: &RawBatch,
+        decided: &Decided,
+        stored: &Stored,
+        progress: &Progress,
+        source: &Source,
+    ) {
+        let Stored { duplicates, refused } = stored;
+        let not_written = duplicates + refused.len() as u64;
+        let rejected = decided.rejects.len() + refused.len();
         let count = |total: &mut u64, shown: &AtomicU64, rows: u64| {
             *total += rows;
             shown.fetch_add(rows, Ordering::Relaxed);
         };
         let summary = &mut self.summary;
         count(&mut summary.read, &progress.rows_read, raw.len() as u64);
-        count(&mut summary.written, &progress.written, decided.kept.rows.len() as u64);
-        count(&mut summary.rejected, &progress.rejected, decided.rejects.len() as u64);
-        count(&mut summary.dropped, &progress.dropped, decided.dropped_rows());
+        count(&mut summary.written, &progress.written, decided.kept.rows.len() as u64 - not_written);
+        count(&mut summary.rejected, &progress.rejected, rejected as u64);
+        count(&mut summary.dropped, &progress.dropped, decided.dropped_rows() + duplicates);
         count(&mut summary.tombstones, &progress.tombstones, decided.tombstones);
-        for reject in &decided.rejects {
+        for reject in decided.rejects.iter().chain(refused) {
             let key = (Arc::clone(&reject.rule), Arc::clone(&reject.reason));
             *self.rejected_by.entry(key).or_default() += 1;
         }
         for (rule, rows) in &decided.dropped {
             *self.dropped_by.entry(Arc::clone(rule)).or_default() += rows;
+        }
+        if *duplicates > 0 {
+            *self.dropped_by.entry(SINK.into()).or_default() += duplicates;
         }
         let (done, total) = source.progress();
         progress.bytes_done.store(done, Ordering::Relaxed);

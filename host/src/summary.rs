@@ -38,9 +38,9 @@ pub struct Summary {
     pub dropped: u64,
     /// Empty rows.
     pub tombstones: u64,
-    /// How many rows each rule rejected, and for which reason.
+    /// How many rows decode, each rule and the sink rejected, and for which reason.
     pub rejected_by: Vec<RejectedBy>,
-    /// How many rows each rule dropped.
+    /// How many rows each rule dropped, and how many the sink had already.
     pub dropped_by: Vec<DroppedBy>,
     /// Wall-clock time.
     pub seconds: f64,
@@ -53,7 +53,8 @@ pub struct Summary {
 /// How many rows a rule rejected for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RejectedBy {
-    /// The rule's name in the pipeline file; `decode` for rows that did not decode.
+    /// The rule's name in the pipeline file; `decode` for rows that did not decode, `sink` for rows that the sink
+    /// cannot store.
     pub rule: String,
     /// The reason.
     pub reason: String,
@@ -64,7 +65,7 @@ pub struct RejectedBy {
 /// How many rows a rule dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DroppedBy {
-    /// The rule's name in the pipeline file.
+    /// The rule's name in the pipeline file; `sink` for rows that the sink had already.
     pub rule: String,
     /// Rows.
     pub count: u64,

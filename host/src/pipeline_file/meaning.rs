@@ -178,6 +178,11 @@ impl Check<'_> {
                     &path,
                     "the rule name `decode` is taken: rows that do not decode are counted under it",
                 );
+            } else if rule.name == "sink" {
+                self.add(
+                    &path,
+                    "the rule name `sink` is taken: rows that the sink does not store are counted under it",
+                );
             } else if rules[..index].iter().any(|earlier| earlier.name == rule.name) {
                 self.add(&path, format!("the rule name `{}` is there twice; each needs its own", rule.name));
             }

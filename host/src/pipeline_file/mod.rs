@@ -355,9 +355,10 @@ pub struct SqliteSink {
     /// The table.
     #[serde(default = "default_table")]
     pub table: String,
-    /// The columns that tell rows apart; a row with the key of a stored one replaces it when its `revision`
-    /// is newer. For the column set `ohlcv` it is `[source, symbol, timeframe, timestamp]` unless given; an
-    /// empty list stores every row.
+    /// The columns that tell rows apart; a row with the key of a stored one replaces it when its `revision` is
+    /// newer. Otherwise it is dropped when it is equal in all columns, and goes to the dead letter when it is
+    /// not. For the column set `ohlcv` it is `[source, symbol, timeframe, timestamp]` unless given; an empty
+    /// list stores every row.
     pub key: Option<Vec<String>>,
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 
-use crate::batch::{Partition, Position};
+use crate::batch::{Partition, Position, Reject};
 use crate::dead_letter::DeadLetter;
 use crate::error::Result;
 use crate::pipeline_file;
@@ -35,6 +35,17 @@ pub struct Write<'a> {
     pub kept: &'a RecordBatch,
     /// Rows for the dead letter.
     pub rejected: &'a [DeadLetter<'a>],
+    /// Makes the dead letter of a row of `kept` that can never be stored: its index, the reason, the detail.
+    pub refuse: &'a dyn Fn(usize, &str, String) -> DeadLetter<'a>,
+}
+
+/// What has become of the rows to keep; the others are written.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// How many the sink had already, equal in all columns.
+    pub duplicates: u64,
+    /// Those that can never be stored: they are in the dead letter.
+    pub refused: Vec<Reject>,
 }
 
 /// A place for rows.
@@ -94,11 +105,11 @@ impl Sink {
 
     /// Writes rows, dead letters and position in one atomic step. When it returns `Ok` all of it survives the
     /// end of this process; otherwise nothing of it counts.
-    pub fn write(&mut self, write: &Write<'_>) -> Result<()> {
+    pub fn write(&mut self, write: &Write<'_>) -> Result<Stored> {
         match self {
             Sink::Sqlite(sink) => sink.write(write),
-            Sink::File(sink) => sink.write(write),
-            Sink::Stdout(sink) => sink.write(write),
+            Sink::File(sink) => sink.write(write).map(|()| Stored::default()),
+            Sink::Stdout(sink) => sink.write(write).map(|()| Stored::default()),
         }
     }
 }

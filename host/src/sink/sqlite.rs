@@ -25,12 +25,12 @@ use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{
-    Connection, ErrorCode, OpenFlags, OptionalExtension, ToSql, Transaction, TransactionBehavior,
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Statement, ToSql, Transaction, TransactionBehavior,
 };
 
 use super::appended::AppendedFile;
 use super::values::{Builder, Rows, Value, Values, has_timestamp, project, window_start};
-use super::{Write, resolve};
+use super::{Stored, Write, resolve};
 use crate::batch::{Kind, Partition, Position};
 use crate::dead_letter::{DeadLetter, DeadLetterLines};
 use crate::error::{Error, Result};
@@ -81,8 +81,18 @@ pub struct SqliteSink {
     pipeline: String,
     schema: SchemaRef,
     table: String,
-    insert: String,
+    statements: Statements,
     dead_letters: DeadLetters,
+}
+
+/// What is asked for each row; its columns are the parameters, in their order.
+struct Statements {
+    /// Stores the row.
+    insert: String,
+    /// Whether the stored row with the same key is equal; none when there is no key.
+    is_equal: Option<String>,
+    /// What a stored row with the same key and other values means, for a person.
+    key_taken: String,
 }
 
 /// Where dead letters go.
@@ -116,14 +126,14 @@ impl SqliteSink {
         make_table(&transaction, &path, &config.table, &columns, &key)?;
         let dead_letters = open_dead_letters(&transaction, &path, &pipeline.name, dead_letter, folder)?;
         transaction.commit().map_err(say)?;
-        let insert = insert_statement(&config.table, schema, &key);
+        let statements = Statements::new(&config.table, schema, &key);
         Ok(SqliteSink {
             pipeline: pipeline.name.clone(),
             schema: schema.clone(),
             table: config.table.clone(),
             connection,
             path,
-            insert,
+            statements,
             dead_letters,
         })
     }
@@ -152,7 +162,7 @@ impl SqliteSink {
 
     /// One transaction: position, rows, dead letters. The position comes first, so that a process that does
     /// not own the partition has written nothing.
-    pub fn write(&mut self, write: &Write<'_>) -> Result<()> {
+    pub fn write(&mut self, write: &Write<'_>) -> Result<Stored> {
         let say = |error| sqlite_error(&self.path, &error);
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(say)?;
@@ -167,16 +177,18 @@ impl SqliteSink {
                 self.pipeline
             )));
         }
-        insert_rows(&transaction, &self.insert, write.kept).map_err(say)?;
+        let (duplicates, refused) = insert_rows(&transaction, &self.statements, write).map_err(say)?;
+        let rejected: Vec<_> = write.rejected.iter().chain(&refused).collect();
         let length = match &mut self.dead_letters {
             DeadLetters::Table { insert } => {
-                insert_dead_letters(&transaction, insert, write.rejected).map_err(say)?;
+                insert_dead_letters(&transaction, insert, &rejected).map_err(say)?;
                 0
             }
-            DeadLetters::Stdout(lines) => lines.write(write.rejected)?,
+            DeadLetters::Stdout(lines) => lines.write(rejected)?,
             DeadLetters::File { name, lines } => {
-                let length = lines.write(write.rejected)?;
-                if !write.rejected.is_empty() {
+                let any = !rejected.is_empty();
+                let length = lines.write(rejected)?;
+                if any {
                     keep_length(&transaction, &self.pipeline, name, length).map_err(say)?;
                 }
                 length
@@ -187,7 +199,8 @@ impl SqliteSink {
             DeadLetters::File { lines, .. } | DeadLetters::Stdout(lines) => lines.commit(length),
             DeadLetters::Table { .. } => {}
         }
-        Ok(())
+        let refused = refused.into_iter().map(|dead_letter| dead_letter.reject.into_owned()).collect();
+        Ok(Stored { duplicates, refused })
     }
 
     /// Reads the last rows back. The range of rowids is found by a walk over the last `remember.rows` rows,
@@ -516,6 +529,45 @@ fn check_key(connection: &Connection, path: &Path, table: &str, key: &[String]) 
     )))
 }
 
+impl Statements {
+    fn new(table: &str, schema: &Schema, key: &[String]) -> Statements {
+        let columns = schema.fields().iter().zip(1..).map(|(field, number)| (field.name(), number));
+        let same = |columns: Vec<(&String, usize)>| {
+            let parts = columns.into_iter().map(|(name, number)| format!("{} IS ?{number}", quoted(name)));
+            parts.collect::<Vec<_>>().join(" AND ")
+        };
+        let is_equal = same(columns.clone().collect());
+        let is_key = same(columns.filter(|(name, _)| key.contains(name)).collect());
+        let newer = if is_revised(schema) { ", whose `revision` is not older" } else { "" };
+        Statements {
+            insert: insert_statement(table, schema, key),
+            is_equal: (!key.is_empty())
+                .then(|| format!("SELECT {is_equal} FROM {} WHERE {is_key}", quoted(table))),
+            key_taken: format!(
+                "table `{table}` has a row with the same key ({}) and other values{newer}",
+                key.join(", ")
+            ),
+        }
+    }
+
+    /// Whether the stored row with the key of this one is equal to it; none when there is no such row.
+    fn is_equal_to_stored(
+        &self,
+        transaction: &Transaction<'_>,
+        columns: &[Values<'_>],
+        row: usize,
+    ) -> rusqlite::Result<Option<bool>> {
+        let Some(is_equal) = &self.is_equal else { return Ok(None) };
+        let mut statement = transaction.prepare_cached(is_equal)?;
+        bind(&mut statement, columns, row)?;
+        statement.raw_query().next()?.map(|stored| stored.get(0)).transpose()
+    }
+}
+
+fn is_revised(schema: &Schema) -> bool {
+    schema.field_with_name("revision").is_ok_and(|field| Kind::of(field.data_type()) == Kind::Integer)
+}
+
 /// The statement that stores a row. A row whose key is stored already replaces that one when its `revision` is
 /// newer (none counts as 0); without a `revision` nothing says which is newer, so the stored one stays.
 fn insert_statement(table: &str, schema: &Schema, key: &[String]) -> String {
@@ -525,15 +577,13 @@ fn insert_statement(table: &str, schema: &Schema, key: &[String]) -> String {
     if key.is_empty() {
         return insert;
     }
-    let revised =
-        schema.field_with_name("revision").is_ok_and(|field| Kind::of(field.data_type()) == Kind::Integer);
     let changed: Vec<_> = names
         .iter()
         .filter(|name| !key.contains(name))
         .map(|name| format!("{0} = excluded.{0}", quoted(name)))
         .collect();
     let conflict = quoted_list(key);
-    if !revised || changed.is_empty() {
+    if !is_revised(schema) || changed.is_empty() {
         return format!("{insert} ON CONFLICT ({conflict}) DO NOTHING");
     }
     format!(
@@ -625,29 +675,59 @@ fn move_position(transaction: &Transaction<'_>, pipeline: &str, write: &Write<'_
     Ok(begun > 0)
 }
 
-fn insert_rows(transaction: &Transaction<'_>, insert: &str, kept: &RecordBatch) -> rusqlite::Result<()> {
-    let columns = Values::of_batch(kept);
-    let mut statement = transaction.prepare_cached(insert)?;
-    for row in 0..kept.num_rows() {
-        for (index, column) in columns.iter().enumerate() {
-            statement.raw_bind_parameter(index + 1, column.at(row))?;
+/// Stores the rows. Gives how many were there already, and the dead letters of those that the table does not take.
+fn insert_rows<'w>(
+    transaction: &Transaction<'_>,
+    statements: &Statements,
+    write: &Write<'w>,
+) -> rusqlite::Result<(u64, Vec<DeadLetter<'w>>)> {
+    let columns = Values::of_batch(write.kept);
+    let mut insert = transaction.prepare_cached(&statements.insert)?;
+    let (mut duplicates, mut refused) = (0, Vec::new());
+    for row in 0..write.kept.num_rows() {
+        bind(&mut insert, &columns, row)?;
+        match insert.raw_execute() {
+            Ok(0) => match statements.is_equal_to_stored(transaction, &columns, row)? {
+                Some(true) => duplicates += 1,
+                Some(false) => refused.push((write.refuse)(row, "key_taken", statements.key_taken.clone())),
+                None => refused.push((write.refuse)(row, "constraint", LEFT_OUT.to_owned())),
+            },
+            Ok(_) => {}
+            // A constraint that the user made to roll back has ended the transaction with all other rows.
+            Err(error) if is_constraint(&error) && !transaction.is_autocommit() => {
+                refused.push((write.refuse)(row, "constraint", error.to_string()));
+            }
+            Err(error) => return Err(error),
         }
-        statement.raw_execute()?;
+    }
+    Ok((duplicates, refused))
+}
+
+/// The detail of a row that was neither stored nor met its key.
+const LEFT_OUT: &str = "a trigger of the table left the row out";
+
+fn bind(statement: &mut Statement<'_>, columns: &[Values<'_>], row: usize) -> rusqlite::Result<()> {
+    for (index, column) in columns.iter().enumerate() {
+        statement.raw_bind_parameter(index + 1, column.at(row))?;
     }
     Ok(())
+}
+
+fn is_constraint(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
 }
 
 fn insert_dead_letters(
     transaction: &Transaction<'_>,
     insert: &str,
-    rejected: &[DeadLetter<'_>],
+    rejected: &[&DeadLetter<'_>],
 ) -> rusqlite::Result<()> {
     if rejected.is_empty() {
         return Ok(());
     }
     let mut statement = transaction.prepare_cached(insert)?;
     for dead_letter in rejected {
-        let reject = dead_letter.reject;
+        let reject = &dead_letter.reject;
         statement.execute(rusqlite::params![
             dead_letter.pipeline,
             &*reject.rule,
@@ -792,7 +872,7 @@ mod tests {
         write(&mut sink, 0, 2, &minutes(0..2), &[b"one"]).unwrap();
         let length = std::fs::metadata(folder.path().join("bad.jsonl")).unwrap().len();
         database(&folder)
-            .execute_batch("CREATE TRIGGER no BEFORE INSERT ON candles WHEN new.close = 4 BEGIN SELECT raise(ABORT, 'no'); END")
+            .execute_batch("CREATE TRIGGER no BEFORE INSERT ON candles WHEN new.close = 4 BEGIN SELECT raise(ROLLBACK, 'no'); END")
             .unwrap();
         let (code, text) = failure(write(&mut sink, 2, 5, &minutes(2..5), &[b"two"]));
         assert_eq!((code, text.contains("failed: no")), (1, true), "{text}");
@@ -821,9 +901,61 @@ mod tests {
         write(&mut sink, 0, 1, &candles(&[(1, 10.0, None), (2, 20.0, Some(3))]), &[]).unwrap();
         write(&mut sink, 1, 2, &candles(&[(1, 11.0, None), (2, 21.0, Some(2))]), &[]).unwrap();
         assert_eq!(count(&folder, "candles WHERE close IN (10, 20)"), 2);
+        assert_eq!(count(&folder, "dead_letter WHERE rule = 'sink' AND reason = 'key_taken'"), 2);
         write(&mut sink, 2, 3, &candles(&[(1, 12.0, Some(1)), (2, 22.0, Some(4))]), &[]).unwrap();
         assert_eq!(count(&folder, "candles WHERE close IN (12, 22)"), 2);
         assert_eq!(count(&folder, "candles"), 2);
+    }
+
+    #[test]
+    fn a_row_whose_key_is_taken_is_a_duplicate_or_a_dead_letter() {
+        for dead_letter in [None, Some(r#"{ "file": { "path": "bad.jsonl" } }"#)] {
+            let folder = TempDir::new().unwrap();
+            let mut sink = open_with(&folder, SINK, dead_letter).unwrap();
+            let rows = candles(&[(1, 5.0, None), (1, 6.0, None), (1, 5.0, None), (2, f64::NAN, None)]);
+            let stored = write(&mut sink, 0, 4, &rows, &[b"bad"]).unwrap();
+            let refused: Vec<_> =
+                stored.refused.iter().map(|reject| (reject.row, &*reject.reason, &*reject.detail)).collect();
+            let detail = "table `candles` has a row with the same key (source, symbol, timeframe, timestamp) and                 other values, whose `revision` is not older";
+            assert_eq!((stored.duplicates, refused), (1, vec![(1, "key_taken", detail)]));
+            assert_eq!(count(&folder, "candles"), 2);
+            let again =
+                write(&mut sink, 4, 6, &candles(&[(2, f64::NAN, None), (3, 1.0, None)]), &[]).unwrap();
+            assert_eq!((again.duplicates, again.refused.len()), (1, 0));
+            match dead_letter {
+                None => assert_eq!(count(&folder, "dead_letter"), 2),
+                Some(_) => {
+                    let lines = std::fs::read_to_string(folder.path().join("bad.jsonl")).unwrap();
+                    assert_eq!(lines.lines().count(), 2);
+                    drop(sink);
+                    open_with(&folder, SINK, dead_letter).expect("the length of the file is known");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_that_the_table_does_not_take_is_a_dead_letter() {
+        let folder = TempDir::new().unwrap();
+        let create =
+            "CREATE TABLE candles (timestamp INT, close REAL NOT NULL CHECK (close < 100), source TEXT,
+            symbol TEXT, timeframe TEXT, revision INT, closed INT,
+            UNIQUE (source, symbol, timeframe, timestamp));
+            CREATE TRIGGER out BEFORE INSERT ON candles WHEN new.close = 4 BEGIN SELECT raise(IGNORE); END";
+        database(&folder).execute_batch(create).unwrap();
+        let mut sink = open(&folder).unwrap();
+        let rows = [(1, 1.0, None), (2, f64::NAN, None), (3, 100.0, None), (4, 4.0, None), (5, 5.0, None)];
+        let stored = write(&mut sink, 0, 5, &candles(&rows), &[]).unwrap();
+        let refused: Vec<_> =
+            stored.refused.iter().map(|reject| (reject.row, &*reject.reason, &*reject.detail)).collect();
+        let expected = [
+            (1, "constraint", "NOT NULL constraint failed: candles.close"),
+            (2, "constraint", "CHECK constraint failed: close < 100"),
+            (3, "constraint", "a trigger of the table left the row out"),
+        ];
+        assert_eq!((stored.duplicates, refused), (0, expected.to_vec()));
+        assert_eq!((count(&folder, "candles"), count(&folder, "dead_letter")), (2, 3));
+        assert_eq!(sink.position(&partition()).unwrap(), at(5));
     }
 
     #[test]

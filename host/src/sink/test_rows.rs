@@ -6,7 +6,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::{Field, Schema, SchemaRef};
 
 use super::values::{Rows, Value};
-use super::{Sink, Write};
+use super::{Sink, Stored, Write};
 use crate::batch::{Kind, Partition, Position, Reject};
 use crate::dead_letter::DeadLetter;
 use crate::error::Result;
@@ -78,12 +78,22 @@ pub fn at(next_offset: u64) -> Position {
 }
 
 /// Writes rows and moves the position from `from` to `to`; with each payload a dead letter.
-pub fn write(sink: &mut Sink, from: u64, to: u64, kept: &RecordBatch, payloads: &[&[u8]]) -> Result<()> {
+pub fn write(sink: &mut Sink, from: u64, to: u64, kept: &RecordBatch, payloads: &[&[u8]]) -> Result<Stored> {
     let rejects: Vec<_> = (0..payloads.len() as u32).map(reject).collect();
     let rejected: Vec<_> =
-        payloads.iter().zip(&rejects).map(|(payload, reject)| letter(payload, reject)).collect();
+        payloads.iter().zip(rejects).map(|(payload, reject)| letter(payload, reject)).collect();
+    let refuse = |row: usize, reason: &str, detail: String| {
+        letter(b"kept", Reject { rule: "sink".into(), reason: reason.into(), detail, ..reject(row as u32) })
+    };
     let (partition, expected, next) = (partition(), at(from), at(to));
-    sink.write(&Write { partition: &partition, expected: &expected, next: &next, kept, rejected: &rejected })
+    sink.write(&Write {
+        partition: &partition,
+        expected: &expected,
+        next: &next,
+        kept,
+        rejected: &rejected,
+        refuse: &refuse,
+    })
 }
 
 /// A rejected row.
@@ -98,10 +108,10 @@ pub fn reject(row: u32) -> Reject {
 }
 
 /// The dead letter of a rejected row.
-pub fn letter<'a>(payload: &'a [u8], reject: &'a Reject) -> DeadLetter<'a> {
+pub fn letter(payload: &[u8], reject: Reject) -> DeadLetter<'_> {
     DeadLetter {
         pipeline: "test",
-        reject,
+        reject: std::borrow::Cow::Owned(reject),
         topic: "in.jsonl",
         partition: 0,
         offset: 7,
