@@ -295,25 +295,32 @@ impl Check<'_> {
         }
     }
 
-    /// No file may be two of source, sink and dead letter.
+    /// No file may be two of source, sink, its position and dead letter, also where the sink names the file.
     fn same_files(&mut self) {
         let Pipeline { source, sink, dead_letter, .. } = &self.loaded.pipeline;
         let Source::File(input) = source;
-        let mut files: Vec<(&str, [&str; 3], &str)> = Vec::new();
+        let mut files: Vec<(&str, [&str; 3], String)> = Vec::new();
         if input.path != "-" {
-            files.push(("the source", ["source", "file", "path"], &input.path));
+            files.push(("the source", ["source", "file", "path"], input.path.clone()));
         }
         match sink {
-            Sink::Sqlite(sink) => files.push(("the sink", ["sink", "sqlite", "path"], &sink.path)),
-            Sink::File(sink) => files.push(("the sink", ["sink", "file", "path"], &sink.path)),
+            Sink::Sqlite(sink) => files.push(("the sink", ["sink", "sqlite", "path"], sink.path.clone())),
+            Sink::File(sink) => {
+                let path = ["sink", "file", "path"];
+                files.push(("the sink", path, sink.path.clone()));
+                files.push(("the sink's position", path, sink.position_file()));
+                if dead_letter.is_none() {
+                    files.push(("the sink's dead letter", path, sink.default_dead_letter()));
+                }
+            }
             Sink::Stdout(_) => {}
         }
         if let Some(DeadLetter::File(file)) = dead_letter {
-            files.push(("the dead letter", ["dead_letter", "file", "path"], &file.path));
+            files.push(("the dead letter", ["dead_letter", "file", "path"], file.path.clone()));
         }
         let mut seen: HashMap<PathBuf, &str> = HashMap::new();
         for (what, path, file) in files {
-            let real = real_path(&resolve(&self.loaded.folder, file));
+            let real = real_path(&resolve(&self.loaded.folder, &file));
             match seen.get(&real) {
                 Some(other) => self.add(&path, format!("{what} `{file}` is the same file as {other}")),
                 None => drop(seen.insert(real, what)),

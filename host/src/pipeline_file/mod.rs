@@ -384,6 +384,28 @@ pub struct FileSink {
     pub format: FileFormat,
 }
 
+impl FileSink {
+    /// Where rejected rows go unless the pipeline file says it: beside the rows.
+    pub fn default_dead_letter(&self) -> String {
+        let path = Path::new(&self.path);
+        let beside = match self.format {
+            FileFormat::Jsonl => path.with_extension("rejected.jsonl"),
+            FileFormat::Parquet => path.join("_rejected.jsonl"),
+        };
+        beside.to_string_lossy().into_owned()
+    }
+
+    /// The file that says how much of the rows counts.
+    pub fn position_file(&self) -> String {
+        match self.format {
+            FileFormat::Jsonl => format!("{}.position", self.path),
+            FileFormat::Parquet => {
+                Path::new(&self.path).join("_position.json").to_string_lossy().into_owned()
+            }
+        }
+    }
+}
+
 /// How a file sink writes rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

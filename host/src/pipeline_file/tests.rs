@@ -394,3 +394,45 @@ fn the_schema_is_for_editors() {
     assert!(schema["properties"]["name"]["description"].as_str().unwrap().contains("at most 64"));
     assert_eq!(schema["$defs"]["ByteSize"]["type"], "string");
 }
+
+/// A source that is a file of the sink would never end, or would be written over.
+#[test]
+fn the_source_is_no_file_that_the_sink_makes() {
+    let cases = [
+        (
+            "out.rejected.jsonl",
+            "jsonl",
+            "the sink's dead letter `out.rejected.jsonl` is the same file as the source",
+        ),
+        (
+            "./out.jsonl.position",
+            "jsonl",
+            "the sink's position `out.jsonl.position` is the same file as the source",
+        ),
+        (
+            "out.jsonl/_rejected.jsonl",
+            "parquet",
+            "the sink's dead letter `out.jsonl/_rejected.jsonl` is the same file",
+        ),
+        (
+            "out.jsonl/_position.json",
+            "parquet",
+            "the sink's position `out.jsonl/_position.json` is the same file",
+        ),
+    ];
+    for (source, format, sentence) in cases {
+        let found = findings(format!(
+            "name: a\nsource: {{ file: {{ path: {source} }} }}\nsink: {{ file: {{ path: out.jsonl, format: {format} }} }}\n"
+        ));
+        assert_eq!((found.len(), found[0].contains(sentence)), (1, true), "{found:?}");
+    }
+    let elsewhere = "name: a\nsource: { file: { path: out.rejected.jsonl } }\nsink: { file: { path: out.jsonl } }\n\
+                     dead_letter: stdout\n";
+    assert!(findings(elsewhere.to_owned()).is_empty());
+    assert_eq!(
+        findings(good_and("rules: [{ name: sink, component: a }]\n")),
+        [
+            "p.yaml:6:17: the rule name `sink` is taken: rows that the sink does not store are counted under it"
+        ]
+    );
+}

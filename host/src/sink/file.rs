@@ -109,11 +109,11 @@ impl FileSink {
                 config.path
             )));
         }
-        let (data, sidecar_path, sidecar) = match config.format {
-            FileFormat::Jsonl => open_jsonl(&path, &pipeline.name)?,
-            FileFormat::Parquet => open_parquet(&path, &pipeline.name)?,
+        let sidecar_path = resolve(folder, &config.position_file());
+        let (data, mut sidecar) = match config.format {
+            FileFormat::Jsonl => open_jsonl(&path, &sidecar_path, &pipeline.name)?,
+            FileFormat::Parquet => open_parquet(&path, &sidecar_path, &pipeline.name)?,
         };
-        let mut sidecar = sidecar;
         let dead_letters = open_dead_letters(&mut sidecar, dead_letter, folder)?;
         // From here on the files are known, so that what a crash leaves before the first commit is too.
         save(&sidecar_path, &sidecar)?;
@@ -238,14 +238,7 @@ fn dead_letter_path(
              `sink.file`"
                 .into(),
         )),
-        None => {
-            let path = Path::new(&config.path);
-            let beside = match config.format {
-                FileFormat::Jsonl => path.with_extension("rejected.jsonl"),
-                FileFormat::Parquet => path.join("_rejected.jsonl"),
-            };
-            Ok(Some(beside.to_string_lossy().into_owned()))
-        }
+        None => Ok(Some(config.default_dead_letter())),
     }
 }
 
@@ -263,37 +256,35 @@ fn open_dead_letters(sidecar: &mut Sidecar, path: Option<String>, folder: &Path)
     Ok(DeadLetterLines::File(file))
 }
 
-fn open_jsonl(path: &Path, pipeline: &str) -> Result<(Data, PathBuf, Sidecar)> {
-    let sidecar_path = beside(path, ".position");
+fn open_jsonl(path: &Path, sidecar_path: &Path, pipeline: &str) -> Result<(Data, Sidecar)> {
     let mut file = AppendedFile::lock(path)?;
-    let known = load(&sidecar_path, pipeline)?;
+    let known = load(sidecar_path, pipeline)?;
     let bytes = match known.as_ref().map(|sidecar| sidecar.stored) {
         None => None,
         Some(Stored::Jsonl { bytes }) => Some(bytes),
-        Some(Stored::Parquet { .. }) => return Err(other_format(&sidecar_path, "parquet", "jsonl")),
+        Some(Stored::Parquet { .. }) => return Err(other_format(sidecar_path, "parquet", "jsonl")),
     };
     file.recover(bytes)?;
     let sidecar = known.unwrap_or_else(|| Sidecar::new(pipeline, Stored::Jsonl { bytes: 0 }));
-    Ok((Data::Jsonl(file), sidecar_path, sidecar))
+    Ok((Data::Jsonl(file), sidecar))
 }
 
-fn open_parquet(folder: &Path, pipeline: &str) -> Result<(Data, PathBuf, Sidecar)> {
+fn open_parquet(folder: &Path, sidecar_path: &Path, pipeline: &str) -> Result<(Data, Sidecar)> {
     if !folder.is_dir() {
         fs::create_dir(folder).map_err(|error| io_error("make the folder", folder, &error))?;
     }
     let lock_path = folder.join("_lock");
     let lock_file = File::create(&lock_path).map_err(|error| io_error("open", &lock_path, &error))?;
     lock(&lock_file, folder)?;
-    let sidecar_path = folder.join("_position.json");
-    let known = load(&sidecar_path, pipeline)?;
+    let known = load(sidecar_path, pipeline)?;
     let parts = match known.as_ref().map(|sidecar| sidecar.stored) {
         None => None,
         Some(Stored::Parquet { parts }) => Some(parts),
-        Some(Stored::Jsonl { .. }) => return Err(other_format(&sidecar_path, "jsonl", "parquet")),
+        Some(Stored::Jsonl { .. }) => return Err(other_format(sidecar_path, "jsonl", "parquet")),
     };
     remove_uncommitted(folder, parts)?;
     let sidecar = known.unwrap_or_else(|| Sidecar::new(pipeline, Stored::Parquet { parts: 0 }));
-    Ok((Data::Parquet { folder: folder.into(), _lock: lock_file }, sidecar_path, sidecar))
+    Ok((Data::Parquet { folder: folder.into(), _lock: lock_file }, sidecar))
 }
 
 fn other_format(sidecar: &Path, found: &str, expected: &str) -> Error {
