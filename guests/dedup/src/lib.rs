@@ -49,16 +49,14 @@
 //! same candles, however they are divided into batches.
 
 mod memory;
-mod series_table;
 mod values;
 
 use memory::{Found, MAX_REVISION, Memory, Place, Seen};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use series_table::{KeyIndexes, SeriesTable};
 use tidegate_guest::{
-    Batch, Column, Duration, InputColumn, Integers, Kind, Outcome, OutputColumn, Rule, TextColumn,
-    Timestamps, input, optional_input, output,
+    Batch, Column, Duration, InputColumn, Integers, Kind, Outcome, OutputColumn, Rule, SeriesColumns,
+    TextColumn, Timestamps, input, optional_input, output,
 };
 
 /// The least that `rows` may be: one chunk and its series must fit well below what freeing leaves.
@@ -113,7 +111,6 @@ tidegate_guest::reasons! {
 pub struct Dedup {
     corrections: Corrections,
     memory: Memory,
-    table: SeriesTable,
     /// A hash of the values for each row of the batch.
     hashes: Vec<u64>,
 }
@@ -122,9 +119,7 @@ tidegate_guest::export!(Dedup);
 
 /// The columns of a batch that name a candle, and its revision.
 struct Rows<'a> {
-    source: TextColumn<'a>,
-    symbol: TextColumn<'a>,
-    timeframe: TextColumn<'a>,
+    series: SeriesColumns<'a>,
     timestamp: Timestamps<'a>,
     revision: Option<Integers<'a>>,
 }
@@ -132,35 +127,12 @@ struct Rows<'a> {
 impl<'a> Rows<'a> {
     fn new(batch: &'a Batch) -> Result<Rows<'a>, String> {
         let revision = if batch.has_column("revision") { Some(batch.integers("revision")?) } else { None };
-        Ok(Rows {
-            source: batch.texts("source")?,
-            symbol: batch.texts("symbol")?,
-            timeframe: batch.texts("timeframe")?,
-            timestamp: batch.timestamps("timestamp")?,
-            revision,
-        })
-    }
-
-    #[inline]
-    fn key(&self, row: usize) -> Option<(KeyIndexes, i64)> {
-        let source = self.source.index(row)?;
-        let symbol = self.symbol.index(row)?;
-        let timeframe = self.timeframe.index(row)?;
-        Some((KeyIndexes { source, symbol, timeframe }, self.timestamp.get(row)?))
+        Ok(Rows { series: SeriesColumns::of(batch)?, timestamp: batch.timestamps("timestamp")?, revision })
     }
 
     #[inline]
     fn revision(&self, row: usize) -> Option<i64> {
         self.revision.and_then(|column| column.get(row))
-    }
-
-    /// How many texts each dictionary has.
-    fn texts(&self) -> KeyIndexes {
-        KeyIndexes {
-            source: self.source.dictionary().len(),
-            symbol: self.symbol.dictionary().len(),
-            timeframe: self.timeframe.dictionary().len(),
-        }
     }
 
     /// A candle for a person.
@@ -169,9 +141,9 @@ impl<'a> Rows<'a> {
         format!(
             "candle {} of `{}` `{}` `{}`",
             self.timestamp.get(row).unwrap_or_default(),
-            text(self.source),
-            text(self.symbol),
-            text(self.timeframe)
+            text(self.series.source),
+            text(self.series.symbol),
+            text(self.series.timeframe)
         )
     }
 }
@@ -210,42 +182,29 @@ fn decide_known(
 
 impl Dedup {
     #[inline]
-    fn series(&mut self, rows: &Rows, key: KeyIndexes) -> Option<u32> {
-        if let Some(number) = self.table.get(key) {
-            return Some(number);
-        }
-        let number = self.memory.series(
-            &rows.source.dictionary()[key.source],
-            &rows.symbol.dictionary()[key.symbol],
-            &rows.timeframe.dictionary()[key.timeframe],
-        )?;
-        self.table.set(key, number);
-        Some(number)
-    }
-
-    #[inline]
     fn remember_as(&mut self, series: u32, place: Place, is_new: Option<i64>, seen: Seen) {
         match is_new {
             Some(timestamp) => self.memory.insert(series, place, timestamp, seen),
             None => self.memory.replace(series, place, seen),
         }
-        if self.memory.keep_within_limit() {
-            self.table.forget();
-        }
+        self.memory.keep_within_limit();
     }
 
-    /// Decides a row that has a complete key.
+    /// The series and the timestamp of a row; none when a part is missing, or when the series is not remembered.
     #[inline]
-    fn decide(&mut self, rows: &Rows, row: usize, key: KeyIndexes, timestamp: i64) -> Decision {
+    fn candle(&mut self, rows: &Rows, row: usize) -> Option<(u32, i64)> {
+        let timestamp = rows.timestamp.get(row)?;
+        Some((self.memory.series(&rows.series, row)?, timestamp))
+    }
+
+    #[inline]
+    fn decide(&mut self, rows: &Rows, row: usize, series: u32, timestamp: i64) -> Decision {
         let given = match rows.revision(row).map(u32::try_from) {
             None => None,
             Some(Ok(revision)) if revision <= MAX_REVISION => Some(revision),
             Some(_) => return Decision::Reject(out_of_range(rows, row), 0),
         };
         let hash = values::finish(self.hashes[row]);
-        let Some(series) = self.series(rows, key) else {
-            return Decision::Pass(given.unwrap_or(0));
-        };
         match self.memory.find(series, timestamp) {
             Found::TooOld => Decision::Pass(given.unwrap_or(0)),
             Found::New(place) => {
@@ -264,10 +223,10 @@ impl Dedup {
     }
 
     /// Remembers a row that has been written with its revision; the newest revision of a candle wins.
-    fn remember_row(&mut self, rows: &Rows, row: usize, key: KeyIndexes, timestamp: i64) {
+    fn remember_row(&mut self, rows: &Rows, row: usize) {
         let revision = rows.revision(row).unwrap_or(0).clamp(0, i64::from(MAX_REVISION)) as u32;
         let seen = Seen { hash: values::finish(self.hashes[row]), revision };
-        let Some(series) = self.series(rows, key) else { return };
+        let Some((series, timestamp)) = self.candle(rows, row) else { return };
         match self.memory.find(series, timestamp) {
             Found::New(place) => self.remember_as(series, place, Some(timestamp), seen),
             Found::Known(place, known) if known.revision <= revision => {
@@ -280,12 +239,10 @@ impl Dedup {
     fn remember_rows(&mut self, output: &Batch) -> Result<(), String> {
         let rows = Rows::new(output)?;
         values::hash_rows(output, &mut self.hashes)?;
-        self.table.start(output.rows as usize, rows.texts());
+        self.memory.start(&rows.series, output.rows as usize);
         self.memory.set_now(None);
         for row in 0..output.rows as usize {
-            if let Some((key, timestamp)) = rows.key(row) {
-                self.remember_row(&rows, row, key, timestamp);
-            }
+            self.remember_row(&rows, row);
         }
         Ok(())
     }
@@ -359,7 +316,6 @@ impl Rule for Dedup {
         Ok(Dedup {
             corrections: settings.corrections,
             memory: Memory::new(settings.window.ms(), settings.rows as usize),
-            table: SeriesTable::default(),
             hashes: Vec::new(),
         })
     }
@@ -367,16 +323,16 @@ impl Rule for Dedup {
     fn transform(&mut self, now: i64, batch: &Batch) -> Result<Outcome, String> {
         let rows = Rows::new(batch)?;
         values::hash_rows(batch, &mut self.hashes)?;
-        self.table.start(batch.rows as usize, rows.texts());
+        self.memory.start(&rows.series, batch.rows as usize);
         self.memory.set_now(Some(now));
         let mut outcome = Outcome::keep_all();
         let mut revisions = Vec::with_capacity(batch.rows as usize);
         for row in 0..batch.rows as usize {
-            let Some((key, timestamp)) = rows.key(row) else {
+            let Some((series, timestamp)) = self.candle(&rows, row) else {
                 revisions.push(rows.revision(row).unwrap_or(0));
                 continue;
             };
-            match self.decide(&rows, row, key, timestamp) {
+            match self.decide(&rows, row, series, timestamp) {
                 Decision::Pass(revision) => revisions.push(i64::from(revision)),
                 Decision::Drop => {
                     revisions.push(0);

@@ -6,9 +6,8 @@
 //! whatever chunk has gone longest without a change, of whichever series.
 
 use std::collections::VecDeque;
-use std::hash::BuildHasher as _;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use tidegate_guest::{PerSeries, SeriesColumns};
 
 /// Candles in a chunk. More would make an insertion out of order dearer (it moves half a chunk, 2 KiB),
 /// fewer would make each chunk's own 24 bytes count.
@@ -135,8 +134,8 @@ impl Chunk {
 /// The candles of one source, symbol and timeframe.
 #[derive(Debug)]
 struct Series {
-    /// See [`write_name`].
-    name: Box<[u8]>,
+    /// What it weighs without candles.
+    own_weight: usize,
     /// How far back a candle is recognised.
     window_ms: i64,
     /// The newest timestamp seen; the window counts back from it, or from now when it is in the future.
@@ -150,7 +149,7 @@ struct Series {
 
 impl Series {
     fn weight(&self) -> usize {
-        series_weight(self.name.len()) + self.chunks().map(|chunk| chunk.entries.len()).sum::<usize>()
+        self.own_weight + self.chunks().map(|chunk| chunk.entries.len()).sum::<usize>()
     }
 
     fn chunks(&self) -> impl Iterator<Item = &Chunk> {
@@ -288,7 +287,8 @@ impl Series {
 }
 
 /// What a series weighs without candles: a long name weighs what its bytes take.
-fn series_weight(name_bytes: usize) -> usize {
+fn series_weight(name: [&str; 3]) -> usize {
+    let name_bytes: usize = name.into_iter().map(str::len).sum();
     SERIES_WEIGHT + name_bytes / size_of::<Entry>()
 }
 
@@ -308,19 +308,27 @@ fn candle_ms(timeframe: &str) -> i64 {
     number.parse::<i64>().ok().and_then(|number| number.checked_mul(unit_ms)).unwrap_or(0)
 }
 
-/// The bytes of the exact name of a series.
-fn name_bytes(source: &str, symbol: &str, timeframe: &str) -> usize {
-    2 * size_of::<u32>() + source.len() + symbol.len() + timeframe.len()
-}
-
-/// The exact name of a series: the lengths of the first two texts keep `a`, `bc` and `ab`, `c` apart.
-fn write_name(name: &mut Vec<u8>, source: &str, symbol: &str, timeframe: &str) {
-    name.clear();
-    name.extend_from_slice(&(source.len() as u32).to_le_bytes());
-    name.extend_from_slice(&(symbol.len() as u32).to_le_bytes());
-    for text in [source, symbol, timeframe] {
-        name.extend_from_slice(text.as_bytes());
+/// A series that has not been met: none if it is too heavy.
+fn new_series(
+    name: [&str; 3],
+    window_ms: i64,
+    limit: usize,
+    weight: &mut usize,
+    changes: &mut u64,
+) -> Option<Series> {
+    let own_weight = series_weight(name);
+    if own_weight > limit / FREED_SHARE {
+        return None;
     }
+    *changes += 1;
+    *weight += own_weight;
+    Some(Series {
+        own_weight,
+        window_ms: window_ms.max(candle_ms(name[2]).saturating_mul(WINDOW_CANDLES)),
+        newest: i64::MIN,
+        older: VecDeque::new(),
+        last: Chunk { entries: Vec::new(), touched: *changes },
+    })
 }
 
 /// The candles that have been seen.
@@ -330,33 +338,23 @@ pub struct Memory {
     /// No window counts back from a later time.
     now: i64,
     limit: usize,
-    series: Vec<Series>,
-    /// Places in `series`, found by name.
-    by_name: HashTable<u32>,
-    hasher: DefaultHashBuilder,
+    series: PerSeries<Series>,
     /// Candles, and [`series_weight`] for each series.
     weight: usize,
     /// How many changes there have been: the memory's own clock.
     changes: u64,
-    /// Where the name of a series is put together.
-    name: Vec<u8>,
 }
 
 impl Memory {
     /// An empty memory that weighs at most `limit`, for candles not older than `window_ms` before the newest of
     /// their series, or [`WINDOW_CANDLES`] of them where that is longer.
     pub fn new(window_ms: i64, limit: usize) -> Memory {
-        Memory {
-            window_ms,
-            now: i64::MIN,
-            limit,
-            series: Vec::new(),
-            by_name: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
-            weight: 0,
-            changes: 0,
-            name: Vec::new(),
-        }
+        Memory { window_ms, now: i64::MIN, limit, series: PerSeries::default(), weight: 0, changes: 0 }
+    }
+
+    /// Before the first row of a batch of so many rows.
+    pub fn start(&mut self, columns: &SeriesColumns<'_>, rows: usize) {
+        self.series.start(columns, rows);
     }
 
     /// Sets the time. Without one no candle is too old.
@@ -364,44 +362,25 @@ impl Memory {
         self.now = now.unwrap_or(i64::MIN);
     }
 
-    /// The number of a series, which it has until [`Memory::keep_within_limit`] forgets something. A series
+    /// The number of a row's series, which it has until [`Memory::keep_within_limit`] forgets something. A series
     /// that alone weighs more than what is freed at a time has none: it would push everything else out.
-    pub fn series(&mut self, source: &str, symbol: &str, timeframe: &str) -> Option<u32> {
-        if series_weight(name_bytes(source, symbol, timeframe)) > self.limit / FREED_SHARE {
-            return None;
-        }
-        write_name(&mut self.name, source, symbol, timeframe);
-        let hash = self.hasher.hash_one(self.name.as_slice());
-        let is_it = |number: &u32| *self.series[*number as usize].name == *self.name;
-        if let Some(number) = self.by_name.find(hash, is_it) {
-            return Some(*number);
-        }
-        let number = self.series.len() as u32;
-        let rehash = |number: &u32| self.hasher.hash_one(&*self.series[*number as usize].name);
-        self.by_name.insert_unique(hash, number, rehash);
-        self.changes += 1;
-        self.weight += series_weight(self.name.len());
-        self.series.push(Series {
-            name: self.name.as_slice().into(),
-            window_ms: self.window_ms.max(candle_ms(timeframe).saturating_mul(WINDOW_CANDLES)),
-            newest: i64::MIN,
-            older: VecDeque::new(),
-            last: Chunk { entries: Vec::new(), touched: self.changes },
-        });
-        Some(number)
+    #[inline]
+    pub fn series(&mut self, columns: &SeriesColumns<'_>, row: usize) -> Option<u32> {
+        let Memory { window_ms, limit, series, weight, changes, .. } = self;
+        series.number(columns, row, |name| new_series(name, *window_ms, *limit, weight, changes))
     }
 
     /// What is known of a candle.
     #[inline]
     pub fn find(&self, series: u32, timestamp: i64) -> Found {
-        let series = &self.series[series as usize];
+        let series = &self.series[series];
         series.find(timestamp, series.oldest(self.now))
     }
 
     /// Remembers a candle that [`Memory::find`] called new.
     #[inline]
     pub fn insert(&mut self, series: u32, place: Place, timestamp: i64, seen: Seen) {
-        let series = &mut self.series[series as usize];
+        let series = &mut self.series[series];
         let entry = Entry::new(timestamp, seen.hash, seen.revision);
         self.changes += 1;
         self.weight += 1;
@@ -416,7 +395,7 @@ impl Memory {
     /// Remembers other values of a candle that [`Memory::find`] knew.
     pub fn replace(&mut self, series: u32, place: Place, seen: Seen) {
         self.changes += 1;
-        let chunk = self.series[series as usize].chunk_mut(place.chunk);
+        let chunk = self.series[series].chunk_mut(place.chunk);
         chunk.touched = self.changes;
         let entry = &mut chunk.entries[place.index];
         *entry = Entry::new(entry.timestamp, seen.hash, seen.revision);
@@ -444,20 +423,15 @@ impl Memory {
             weight = weight.saturating_sub(chunk_weight);
             until = touched;
         }
-        self.series.retain_mut(|series| series.forget_until(until));
-        self.weight = self.series.iter().map(Series::weight).sum();
-        let hash_of = |number: &u32| self.hasher.hash_one(&*self.series[*number as usize].name);
-        self.by_name.clear();
-        for number in 0..self.series.len() as u32 {
-            self.by_name.insert_unique(hash_of(&number), number, hash_of);
-        }
+        self.series.retain(|series| series.forget_until(until));
+        self.weight = self.series.values().map(Series::weight).sum();
     }
 
     /// When each chunk last changed and what it weighs, the longest unchanged first. Only a lone chunk
     /// surely takes the weight of its series with it.
     fn chunks_by_age(&self) -> Vec<(u64, usize)> {
         let mut ages = Vec::new();
-        for series in &self.series {
+        for series in self.series.values() {
             if series.older.is_empty() {
                 ages.push((series.last.touched, series.weight()));
             } else {
@@ -479,6 +453,11 @@ mod tests {
     const TIMEFRAME: &str = "tick";
 
     impl Memory {
+        fn named(&mut self, name: [&str; 3]) -> Option<u32> {
+            let Memory { window_ms, limit, series, weight, changes, .. } = self;
+            series.named(name, |name| new_series(name, *window_ms, *limit, weight, changes))
+        }
+
         /// A memory for candles of which none is in the future.
         fn of_past(window_ms: i64, limit: usize) -> Memory {
             let mut memory = Memory::new(window_ms, limit);
@@ -489,7 +468,7 @@ mod tests {
         /// Remembers a candle as the rule does, whatever is known of it; says what was.
         fn put(&mut self, symbol: &str, timestamp: i64, hash: u64) -> Option<Seen> {
             let seen = Seen { hash: ValuesHash(hash), revision: 0 };
-            let series = self.series("s", symbol, TIMEFRAME).unwrap();
+            let series = self.named(["s", symbol, TIMEFRAME]).unwrap();
             let known = match self.find(series, timestamp) {
                 Found::TooOld => None,
                 Found::New(place) => {
@@ -506,31 +485,26 @@ mod tests {
         }
 
         fn knows(&mut self, symbol: &str, timestamp: i64) -> bool {
-            let series = self.series("s", symbol, TIMEFRAME).unwrap();
+            let series = self.named(["s", symbol, TIMEFRAME]).unwrap();
             matches!(self.find(series, timestamp), Found::Known(..))
         }
 
         /// What the allocator was asked for.
         fn bytes(&self) -> usize {
-            let chunks: usize = self
-                .series
-                .iter()
-                .map(|series| {
-                    series.name.len()
-                        + series.older.capacity() * size_of::<Chunk>()
-                        + series.chunks().map(|chunk| chunk.entries.capacity() * 16).sum::<usize>()
-                })
-                .sum();
-            chunks + self.series.capacity() * size_of::<Series>() + self.by_name.allocation_size()
+            let chunks = self.series.values().map(|series| {
+                series.older.capacity() * size_of::<Chunk>()
+                    + series.chunks().map(|chunk| chunk.entries.capacity() * 16).sum::<usize>()
+            });
+            chunks.sum::<usize>() + self.series.bytes()
         }
 
         fn candles(&self) -> usize {
-            self.series.iter().flat_map(Series::chunks).map(|chunk| chunk.entries.len()).sum()
+            self.series.values().flat_map(Series::chunks).map(|chunk| chunk.entries.len()).sum()
         }
 
         fn check(&self) {
-            assert_eq!(self.weight, self.series.iter().map(Series::weight).sum::<usize>());
-            for series in &self.series {
+            assert_eq!(self.weight, self.series.values().map(Series::weight).sum::<usize>());
+            for series in self.series.values() {
                 let times: Vec<i64> = series
                     .chunks()
                     .flat_map(|chunk| chunk.entries.iter().map(|entry| entry.timestamp))
@@ -559,15 +533,6 @@ mod tests {
         assert_eq!(Entry::new(-1, hash, 0xab_cdef).seen(), Seen { hash, revision: 0xab_cdef });
         let last = Seen { hash: ValuesHash(0), revision: MAX_REVISION };
         assert_eq!(Entry::new(0, last.hash, last.revision).seen(), last);
-    }
-
-    #[test]
-    fn names_of_series_are_exact() {
-        let mut memory = Memory::of_past(MINUTE, 1_000);
-        let numbers =
-            [("a", "bc", "1m"), ("ab", "c", "1m"), ("a", "b", "c1m"), ("", "", ""), ("a", "bc", "1m")]
-                .map(|(source, symbol, timeframe)| memory.series(source, symbol, timeframe));
-        assert_eq!(numbers, [0, 1, 2, 3, 0].map(Some));
     }
 
     #[test]
@@ -728,10 +693,10 @@ mod tests {
     #[test]
     fn a_name_that_weighs_more_than_what_is_freed_at_a_time_is_no_series() {
         let mut memory = Memory::of_past(MINUTE, 1_600);
-        let longest = (100 - SERIES_WEIGHT + 1) * 16 - 1 - name_bytes("s", "", TIMEFRAME);
-        assert!(memory.series("s", &"x".repeat(longest), TIMEFRAME).is_some());
+        let longest = (100 - SERIES_WEIGHT + 1) * 16 - 1 - "s".len() - TIMEFRAME.len();
+        assert!(memory.named(["s", &"x".repeat(longest), TIMEFRAME]).is_some());
         assert_eq!(memory.weight, 100);
-        assert!(memory.series("s", &"x".repeat(longest + 1), TIMEFRAME).is_none());
+        assert!(memory.named(["s", &"x".repeat(longest + 1), TIMEFRAME]).is_none());
         memory.check();
     }
 

@@ -59,16 +59,13 @@ impl<'a> SeriesColumns<'a> {
         }
     }
 
-    /// The exact name of a series: the lengths of the first two texts keep `a`, `bc` and `ab`, `c` apart.
-    fn write_name(&self, key: Key, name: &mut Vec<u8>) {
-        let source = &self.source.dictionary()[key.source];
-        let symbol = &self.symbol.dictionary()[key.symbol];
-        name.clear();
-        name.extend_from_slice(&(source.len() as u32).to_le_bytes());
-        name.extend_from_slice(&(symbol.len() as u32).to_le_bytes());
-        for text in [source, symbol, &self.timeframe.dictionary()[key.timeframe]] {
-            name.extend_from_slice(text.as_bytes());
-        }
+    /// The three texts.
+    fn name(&self, key: Key) -> [&'a str; 3] {
+        [
+            &self.source.dictionary()[key.source],
+            &self.symbol.dictionary()[key.symbol],
+            &self.timeframe.dictionary()[key.timeframe],
+        ]
     }
 }
 
@@ -86,7 +83,7 @@ impl<'a> SeriesColumns<'a> {
 /// let columns = SeriesColumns::of(&batch).unwrap();
 /// rows_of.start(&columns, 3);
 /// for row in 0..3 {
-///     let Some(series) = rows_of.number(&columns, row, |_| 0) else { continue };
+///     let Some(series) = rows_of.number(&columns, row, |_| Some(0)) else { continue };
 ///     rows_of[series] += 1;
 /// }
 /// assert_eq!((rows_of[0], rows_of[1]), (2, 1));
@@ -127,39 +124,38 @@ impl<V> PerSeries<V> {
     }
 
     /// The number of the row's series, which it has until [`PerSeries::retain`]; `None` for a row without a
-    /// source, symbol or timeframe. A series that has not been met gets the value of `make`, which is told how
-    /// many bytes are kept of its name.
+    /// source, symbol or timeframe. A series that has not been met gets the value of `make`, which is told the
+    /// three texts; where that is `None`, the series has no number.
     #[inline]
     pub fn number(
         &mut self,
         columns: &SeriesColumns<'_>,
         row: usize,
-        make: impl FnOnce(usize) -> V,
+        make: impl FnOnce([&str; 3]) -> Option<V>,
     ) -> Option<u32> {
         let key = columns.key(row)?;
-        Some(match self.of_batch.get(key) {
-            Some(number) => number,
-            None => self.find_or_make(columns, key, make),
-        })
+        if let Some(number) = self.of_batch.get(key) {
+            return Some(number);
+        }
+        let number = self.named(columns.name(key), make)?;
+        self.of_batch.set(key, number);
+        Some(number)
     }
 
-    fn find_or_make(&mut self, columns: &SeriesColumns<'_>, key: Key, make: impl FnOnce(usize) -> V) -> u32 {
-        columns.write_name(key, &mut self.name);
+    /// As [`PerSeries::number`], of the series with this source, symbol and timeframe.
+    pub fn named(&mut self, name: [&str; 3], make: impl FnOnce([&str; 3]) -> Option<V>) -> Option<u32> {
+        write_name(name, &mut self.name);
         let hash = self.hasher.hash_one(self.name.as_slice());
         let is_it = |number: &u32| *self.series[*number as usize].name == *self.name;
-        let number = match self.by_name.find(hash, is_it) {
-            Some(number) => *number,
-            None => {
-                let number = self.series.len() as u32;
-                let hash_of = |number: &u32| self.hasher.hash_one(&*self.series[*number as usize].name);
-                self.by_name.insert_unique(hash, number, hash_of);
-                let value = make(self.name.len());
-                self.series.push(Named { name: self.name.as_slice().into(), value });
-                number
-            }
-        };
-        self.of_batch.set(key, number);
-        number
+        if let Some(number) = self.by_name.find(hash, is_it) {
+            return Some(*number);
+        }
+        let value = make(name)?;
+        let number = self.series.len() as u32;
+        let hash_of = |number: &u32| self.hasher.hash_one(&*self.series[*number as usize].name);
+        self.by_name.insert_unique(hash, number, hash_of);
+        self.series.push(Named { name: self.name.as_slice().into(), value });
+        Some(number)
     }
 
     /// How many series there are.
@@ -175,6 +171,12 @@ impl<V> PerSeries<V> {
     /// The values, in the order of their numbers.
     pub fn values(&self) -> impl Iterator<Item = &V> {
         self.series.iter().map(|named| &named.value)
+    }
+
+    /// How many bytes there are beside what the values point to.
+    pub fn bytes(&self) -> usize {
+        let names: usize = self.series.iter().map(|named| named.name.len()).sum();
+        names + self.series.capacity() * size_of::<Named<V>>() + self.by_name.allocation_size()
     }
 
     /// Forgets the series for which `keep` says so. All numbers are void afterwards.
@@ -202,6 +204,16 @@ impl<V> std::ops::IndexMut<u32> for PerSeries<V> {
     #[inline]
     fn index_mut(&mut self, number: u32) -> &mut V {
         &mut self.series[number as usize].value
+    }
+}
+
+/// The exact name of a series: the lengths of the first two texts keep `a`, `bc` and `ab`, `c` apart.
+fn write_name([source, symbol, timeframe]: [&str; 3], name: &mut Vec<u8>) {
+    name.clear();
+    name.extend_from_slice(&(source.len() as u32).to_le_bytes());
+    name.extend_from_slice(&(symbol.len() as u32).to_le_bytes());
+    for text in [source, symbol, timeframe] {
+        name.extend_from_slice(text.as_bytes());
     }
 }
 
@@ -284,7 +296,7 @@ mod tests {
         let batch = batch(rows);
         let columns = SeriesColumns::of(&batch).unwrap();
         of.start(&columns, rows.len());
-        (0..rows.len()).map(|row| of.number(&columns, row, |_| ()).unwrap()).collect()
+        (0..rows.len()).map(|row| of.number(&columns, row, |_| Some(())).unwrap()).collect()
     }
 
     #[test]
@@ -306,7 +318,7 @@ mod tests {
         let columns = SeriesColumns::of(&batch).unwrap();
         let mut of = PerSeries::default();
         of.start(&columns, 1);
-        assert_eq!(of.number(&columns, 0, |_| ()), None);
+        assert_eq!(of.number(&columns, 0, |_| Some(())), None);
     }
 
     #[test]
@@ -317,12 +329,12 @@ mod tests {
         let mut of = PerSeries::default();
         of.start(&columns, 3);
         for row in 0..3 {
-            of.number(&columns, row, |_| row).unwrap();
+            of.number(&columns, row, |_| Some(row)).unwrap();
         }
         of.retain(|first_row| *first_row != 1);
         let again: Vec<usize> = (0..3)
             .map(|row| {
-                let number = of.number(&columns, row, |_| 9).unwrap();
+                let number = of.number(&columns, row, |_| Some(9)).unwrap();
                 of[number]
             })
             .collect();

@@ -86,8 +86,8 @@ impl Closes {
 
     fn series(&mut self, row: usize, candles: &Candles<'_>) -> Option<u32> {
         let touched = self.count;
-        let unknown = |_| Close { timestamp: i64::MIN, price: 0.0, touched };
-        self.of_series.number(&series_columns(candles), row, unknown)
+        let unknown = Close { timestamp: i64::MIN, price: 0.0, touched };
+        self.of_series.number(&series_columns(candles), row, |_| Some(unknown))
     }
 
     fn forget_oldest(&mut self) {

@@ -123,12 +123,12 @@ impl<'a> Quick<'a> {
     #[inline]
     fn values_are_right(&self, open: f64, high: f64, low: f64, close: f64, volume: f64) -> bool {
         (low >= self.limits.lowest_price)
-            & (high <= f64::MAX)
+            & (volume >= 0.0)
             & (low <= open)
             & (low <= close)
             & (open <= high)
             & (close <= high)
-            & (volume >= 0.0)
+            & (high <= f64::MAX)
             & (volume <= f64::MAX)
     }
 }
