@@ -1,6 +1,7 @@
 //! What a rule costs, beside the same code compiled in, in one process and interleaved.
 //!
-//! `cargo xtask bench` prints a table; the ratios are what counts, the nanoseconds are this machine's.
+//! `cargo xtask bench` prints a table; the ratios are what counts, the nanoseconds are this machine's. `cargo xtask
+//! bench border` measures calls of rules alone, `path` the way from a file through three rules.
 
 mod border;
 mod path;
@@ -12,9 +13,17 @@ use anyhow::{Context, Result};
 const NOW_MS: i64 = 1_769_904_000_000;
 
 fn main() -> Result<()> {
+    let part = std::env::args().nth(1);
     println!("machine: {}", machine());
-    border::run()?;
-    path::run()
+    match part.as_deref() {
+        None => {
+            border::run()?;
+            path::run()
+        }
+        Some("border") => border::run(),
+        Some("path") => path::run(),
+        Some(other) => anyhow::bail!("there is no part `{other}`: name `border`, `path`, or nothing for all"),
+    }
 }
 
 /// A component that `cargo xtask guests` has built, by its path below `target/` without the ending.
