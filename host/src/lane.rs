@@ -171,13 +171,6 @@ fn open_rules(loaded: &Loaded, options: &RunOptions, decoder: &Decoder) -> Resul
         let path = pipeline_file::component_path(&loaded.folder, &options.guests, &rule.component);
         components.push(Component::load(&path, &rule.limits)?);
     }
-    let descriptions: Vec<_> =
-        components.iter().map(|component| Some(component.description.clone())).collect();
-    let findings = fit::rules(loaded, &descriptions);
-    if !findings.is_empty() {
-        let sentences: Vec<String> = findings.iter().map(ToString::to_string).collect();
-        return Err(Error::Files(sentences.join("\n")));
-    }
     let mut slots: Vec<Slot> = Vec::new();
     for (rule, component) in loaded.pipeline.rules.iter().zip(components) {
         let schema = slots.last().map_or(decoder.schema(), Slot::schema);
@@ -186,6 +179,12 @@ fn open_rules(loaded: &Loaded, options: &RunOptions, decoder: &Decoder) -> Resul
             other => other,
         })?;
         slots.push(slot);
+    }
+    let descriptions: Vec<_> = slots.iter().map(|slot| Some(slot.description())).collect();
+    let findings = fit::rules(loaded, &descriptions);
+    if !findings.is_empty() {
+        let sentences: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        return Err(Error::Files(sentences.join("\n")));
     }
     Ok(slots)
 }

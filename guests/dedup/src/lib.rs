@@ -293,7 +293,6 @@ impl Rule for Dedup {
     const SUMMARY: &'static str =
         "Drops candles that have been seen, and gives a revision to those that come again with other values";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    const REMEMBERS: bool = true;
     type Settings = Settings;
     type Reason = Reason;
 
@@ -318,6 +317,10 @@ impl Rule for Dedup {
             memory: Memory::new(settings.window.ms(), settings.rows as usize),
             hashes: Vec::new(),
         })
+    }
+
+    fn remembers(&self) -> bool {
+        true
     }
 
     fn transform(&mut self, now: i64, batch: &Batch) -> Result<Outcome, String> {

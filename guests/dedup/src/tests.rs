@@ -345,7 +345,6 @@ fn settings_are_checked() {
 #[test]
 fn the_rule_describes_itself() {
     let description = tidegate_guest::describe::<Dedup>();
-    assert!(description.remembers);
     assert_eq!(description.reasons, ["correction", "stale_revision", "too_many_revisions"]);
     let revision = description.reads.iter().find(|column| column.name == "revision").unwrap();
     assert!(revision.optional);

@@ -15,14 +15,14 @@ impl<R: Rule> Instance<R> {
         Instance { rule: None }
     }
 
-    /// Gives the rule its settings, a JSON object.
+    /// Gives the rule its settings, a JSON object; says whether it remembers with them.
     ///
     /// # Errors
     /// One sentence that names the setting.
-    pub fn configure(&mut self, settings: &str) -> Result<(), String> {
+    pub fn configure(&mut self, settings: &str) -> Result<bool, String> {
         self.rule = None;
-        self.rule = Some(R::new(settings::parse(settings)?)?);
-        Ok(())
+        let rule = R::new(settings::parse(settings)?)?;
+        Ok(self.rule.insert(rule).remembers())
     }
 
     /// Decides a batch.
@@ -53,7 +53,6 @@ pub fn describe<R: Rule>() -> Description {
         reads: R::reads(),
         writes: R::writes(),
         reasons: R::Reason::NAMES.iter().map(|name| (*name).to_owned()).collect(),
-        remembers: R::REMEMBERS,
         settings: schemars::schema_for!(R::Settings).as_value().to_string(),
     }
 }

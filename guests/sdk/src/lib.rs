@@ -59,9 +59,6 @@ pub trait Rule: Sized + 'static {
     const SUMMARY: &'static str;
     /// The rule's own version, for people: write `env!("CARGO_PKG_VERSION")`.
     const VERSION: &'static str;
-    /// Whether the rule keeps anything between calls. Only then does the host call [`Rule::remember`].
-    const REMEMBERS: bool = false;
-
     /// What the pipeline file may set. Put `#[serde(default, deny_unknown_fields)]` on the struct, so that a
     /// misspelt setting is an error; its doc comments become descriptions in the JSON Schema. A rule without
     /// settings uses [`NoSettings`].
@@ -81,6 +78,12 @@ pub trait Rule: Sized + 'static {
     /// # Errors
     /// One sentence for whoever wrote the pipeline file, when a setting makes no sense.
     fn new(settings: Self::Settings) -> Result<Self, String>;
+
+    /// Whether the rule keeps anything between calls, with its settings. Only then does the host read rows back
+    /// and call [`Rule::remember`].
+    fn remembers(&self) -> bool {
+        false
+    }
 
     /// Decides a batch. `now` is the time at which the host read it, in milliseconds since 1970; use no
     /// other clock.
@@ -197,7 +200,7 @@ macro_rules! export {
                     $crate::describe::<$rule>()
                 }
 
-                fn configure(settings: ::std::string::String) -> Result<(), ::std::string::String> {
+                fn configure(settings: ::std::string::String) -> Result<bool, ::std::string::String> {
                     INSTANCE.with_borrow_mut(|instance| instance.configure(&settings))
                 }
 

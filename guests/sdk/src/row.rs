@@ -337,7 +337,6 @@ mod tests {
         assert_eq!(description.reads.len(), 6);
         assert_eq!(description.writes[4].kind, Kind::Text);
         assert_eq!(description.reasons, ["too_wide"]);
-        assert!(!description.remembers);
         assert!(description.settings.contains("factor"));
     }
 

@@ -113,7 +113,6 @@ impl Rule for Validate {
     const NAME: &'static str = "validate";
     const SUMMARY: &'static str = "Rejects candles that cannot be right";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    const REMEMBERS: bool = true;
 
     type Settings = Settings;
     type Reason = Reason;
@@ -147,6 +146,10 @@ impl Rule for Validate {
             factor => factor.map(|factor| Closes::new(factor, settings.max_jump_candles)),
         };
         Ok(Validate { settings, closes })
+    }
+
+    fn remembers(&self) -> bool {
+        self.closes.is_some()
     }
 
     fn transform(&mut self, now: i64, input: &Batch) -> Result<Outcome, String> {

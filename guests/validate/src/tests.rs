@@ -276,6 +276,14 @@ fn priced(minute: i64, price: f64) -> Candle {
 }
 
 #[test]
+fn only_closes_are_remembered() {
+    for (settings, remembers) in [("{}", false), (r#"{"max_jump_factor": 2}"#, true)] {
+        let mut instance = Instance::<Validate>::unconfigured();
+        assert_eq!(instance.configure(settings), Ok(remembers));
+    }
+}
+
+#[test]
 fn prices_that_jump() {
     let other = Candle { symbol: Some("ETH/USDT"), ..priced(-7, 1_000.0) };
     // Twice and half are still right; a rejected row is not the next one's previous close.
@@ -424,7 +432,6 @@ fn the_description_is_complete() {
     let description = describe::<Validate>();
     assert_eq!(description.reads.len(), 9);
     assert_eq!(description.reasons.len(), Reason::NAMES.len());
-    assert!(description.remembers);
     for setting in
         ["earliest", "max_future", "sources", "allow_zero_price", "max_jump_factor", "max_jump_candles"]
     {

@@ -56,8 +56,8 @@ fn file(path: &Path, guests: &Path) -> Vec<Finding> {
         let index = index.to_string();
         let component = pipeline_file::component_path(&loaded.folder, guests, &rule.component);
         match Component::load(&component, &rule.limits) {
-            Ok(component) => {
-                if let Err(sentence) = component.check_settings(&rule.settings, &rule.limits) {
+            Ok(mut component) => {
+                if let Err(sentence) = component.configure(&rule.settings, &rule.limits) {
                     let message = format!("the rule `{}` refuses its settings: {sentence}", rule.name);
                     findings.push(loaded.finding(&["rules", &index, "settings"], &message));
                 }
@@ -69,6 +69,7 @@ fn file(path: &Path, guests: &Path) -> Vec<Finding> {
             }
         }
     }
+    let descriptions: Vec<_> = descriptions.iter().map(Option::as_ref).collect();
     findings.extend(fit::rules(&loaded, &descriptions));
     findings
 }

@@ -53,7 +53,6 @@ fn as_json(path: &PathBuf, component: &Component) -> serde_json::Value {
         "reads": reads.collect::<Vec<_>>(),
         "writes": writes.collect::<Vec<_>>(),
         "reasons": description.reasons,
-        "remembers": description.remembers,
         "settings": settings(&description.settings),
     })
 }
@@ -78,7 +77,7 @@ fn as_text(path: &Path, component: &Component) -> String {
     };
     format!(
         "{} {}: {}\n\nfile       {} ({} bytes)\nsha256     {}\nimports    nothing\nreads      {}\nwrites     {}\n\
-         reasons    {}\nremembers  {}\nsettings   {schema}\n",
+         reasons    {}\nsettings   {schema}\n",
         description.name,
         description.version,
         description.summary,
@@ -88,6 +87,5 @@ fn as_text(path: &Path, component: &Component) -> String {
         list(reads.collect()),
         list(writes.collect()),
         list(description.reasons.clone()),
-        if description.remembers { "yes" } else { "no" },
     )
 }

@@ -56,7 +56,7 @@ pub struct Description {
     pub writes: Vec<(String, Kind)>,
     /// Why it rejects rows.
     pub reasons: Vec<String>,
-    /// Whether it keeps anything between calls.
+    /// Whether it keeps anything between calls with the settings of [`Component::configure`]; false before that.
     pub remembers: bool,
     /// JSON Schema of its settings, or empty.
     pub settings: String,
@@ -109,17 +109,19 @@ impl Component {
         Ok(Component { description, sha256: sha256.into(), size_bytes, linked })
     }
 
-    /// Hands a new instance the settings and throws it away.
+    /// Hands a new instance the settings, notes whether it remembers with them, and throws it away.
     ///
     /// # Errors
     /// The rule's own sentence about them, or how it failed.
-    pub fn check_settings(
-        &self,
+    pub fn configure(
+        &mut self,
         settings: &serde_json::Map<String, serde_json::Value>,
         limits: &Limits,
     ) -> std::result::Result<(), String> {
         let settings = serde_json::Value::Object(settings.clone()).to_string();
-        instance::Instance::new(self, limits, &settings).map(|_| ()).map_err(|error| error.to_string())
+        let instance = instance::Instance::new(self, limits, &settings).map_err(|error| error.to_string())?;
+        self.description.remembers = instance.remembers();
+        Ok(())
     }
 }
 
@@ -232,7 +234,7 @@ fn description(answer: wire::Description) -> std::result::Result<Description, St
             .collect(),
         writes: answer.writes.into_iter().map(|column| (column.name, kind(column.kind))).collect(),
         reasons: answer.reasons,
-        remembers: answer.remembers,
+        remembers: false,
         settings: answer.settings,
     };
     check_description(&description).map_err(|what| format!("describes itself wrongly: {what}"))?;

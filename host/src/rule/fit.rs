@@ -9,7 +9,7 @@ use crate::pipeline_file::{Loaded, Sink, meaning};
 
 /// What does not fit between the columns of a pipeline and its rules, which describe themselves in the
 /// pipeline's order; `None` for one that could not be loaded.
-pub fn rules(loaded: &Loaded, descriptions: &[Option<Description>]) -> Vec<Finding> {
+pub fn rules(loaded: &Loaded, descriptions: &[Option<&Description>]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut columns: HashMap<&str, Kind> =
         meaning::columns(&loaded.pipeline.decode.columns).into_iter().collect();
@@ -105,21 +105,21 @@ mod tests {
         pipeline_file::read(&folder.path().join("p.yaml")).unwrap()
     }
 
-    fn rule(reads: &[(&str, Kind, bool)], writes: &[(&str, Kind)], remembers: bool) -> Option<Description> {
+    fn rule(reads: &[(&str, Kind, bool)], writes: &[(&str, Kind)], remembers: bool) -> Description {
         let reads = reads.iter().map(|(name, kind, optional)| InputColumn {
             name: (*name).into(),
             kind: *kind,
             optional: *optional,
         });
-        Some(Description {
+        Description {
             reads: reads.collect(),
             writes: writes.iter().map(|(name, kind)| ((*name).into(), *kind)).collect(),
             remembers,
             ..Description::default()
-        })
+        }
     }
 
-    fn messages(loaded: &Loaded, descriptions: &[Option<Description>]) -> Vec<String> {
+    fn messages(loaded: &Loaded, descriptions: &[Option<&Description>]) -> Vec<String> {
         rules(loaded, descriptions)
             .into_iter()
             .map(|finding| format!("{}: {}", finding.mark.unwrap().line, finding.message))
@@ -131,7 +131,7 @@ mod tests {
         let loaded = loaded(&["a", "b"], ", key: [extra]");
         let first = rule(&[("open", Kind::Float, false)], &[("extra", Kind::Text)], true);
         let second = rule(&[("extra", Kind::Text, false), ("none", Kind::Text, true)], &[], false);
-        assert_eq!(messages(&loaded, &[first, second]), Vec::<String>::new());
+        assert_eq!(messages(&loaded, &[Some(&first), Some(&second)]), Vec::<String>::new());
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
         let first = rule(&[("opn", Kind::Float, false), ("close", Kind::Text, true)], &[], false);
         let second = rule(&[], &[("volume", Kind::Integer), ("extra", Kind::Text)], false);
         assert_eq!(
-            messages(&loaded, &[first, second]),
+            messages(&loaded, &[Some(&first), Some(&second)]),
             [
                 "5: the rule `a` reads the column `opn`, which neither `decode` nor an earlier rule gives; \
                  did you mean `open`?",
@@ -155,7 +155,7 @@ mod tests {
     fn nothing_is_missing_after_a_rule_that_could_not_be_loaded() {
         let loaded = loaded(&["a", "b"], ", key: [other]");
         let second = rule(&[("other", Kind::Text, false)], &[], false);
-        assert_eq!(messages(&loaded, &[None, second]), Vec::<String>::new());
+        assert_eq!(messages(&loaded, &[None, Some(&second)]), Vec::<String>::new());
     }
 
     #[test]
@@ -164,7 +164,7 @@ mod tests {
         let first = rule(&[("open", Kind::Float, false)], &[], true);
         let second = rule(&[], &[("open", Kind::Float)], false);
         assert_eq!(
-            messages(&loaded, &[first, second]),
+            messages(&loaded, &[Some(&first), Some(&second)]),
             ["6: the rule `fix` writes the column `open`, which the rule `dedup` before it reads and \
               remembers; put `fix` first"]
         );

@@ -102,6 +102,7 @@ pub struct Instance {
     store: Store<Guest>,
     rule: TidegateRule,
     limits: Limits,
+    remembers: bool,
 }
 
 /// Asks a component what it is.
@@ -113,7 +114,7 @@ impl Instance {
     /// A new instance with its settings.
     pub fn new(component: &Component, limits: &Limits, settings: &str) -> Result<Instance, CallError> {
         let mut instance = Instance::start(&component.linked, limits)?;
-        instance
+        instance.remembers = instance
             .call(|rule, store| rule.tidegate_rule_rule().call_configure(store, settings))?
             .map_err(|sentence| CallError::Refused(columns::cut(sentence)))?;
         Ok(instance)
@@ -130,7 +131,12 @@ impl Instance {
             .map_err(|error| failure(&error, store.data(), limits))?;
         let rule = TidegateRule::new(&mut store, &instance)
             .map_err(|error| CallError::Types(columns::cut(format!("{error:#}"))))?;
-        Ok(Instance { store, rule, limits: limits.clone() })
+        Ok(Instance { store, rule, limits: limits.clone(), remembers: false })
+    }
+
+    /// Whether it keeps anything between calls.
+    pub fn remembers(&self) -> bool {
+        self.remembers
     }
 
     /// Decides a batch, which has the columns that the rule reads. The answer is checked.

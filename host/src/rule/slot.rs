@@ -11,7 +11,7 @@ use arrow_select::concat::concat_batches;
 use arrow_select::filter::FilterBuilder;
 
 use super::columns::{Outcome, compact, compacted, text_bytes, texts_exceed};
-use super::component::Component;
+use super::component::{Component, Description};
 use super::instance::{CallError, Instance};
 use crate::batch::{Batch, Reject};
 use crate::error::{Error, Result};
@@ -68,8 +68,8 @@ impl Slot {
     ///
     /// # Errors
     /// [`Error::Files`] when the rule refuses its settings.
-    pub fn new(rule: &pipeline_file::Rule, component: Component, schema: &SchemaRef) -> Result<Slot> {
-        component.check_settings(&rule.settings, &rule.limits).map_err(|sentence| {
+    pub fn new(rule: &pipeline_file::Rule, mut component: Component, schema: &SchemaRef) -> Result<Slot> {
+        component.configure(&rule.settings, &rule.limits).map_err(|sentence| {
             Error::Files(format!("the rule `{}` refuses its settings: {sentence}", rule.name))
         })?;
         let output = output_schema(schema, &component);
@@ -99,6 +99,11 @@ impl Slot {
     /// The rule's name in the pipeline file.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What the rule says about itself.
+    pub fn description(&self) -> &Description {
+        &self.component.description
     }
 
     /// The columns after this rule.
@@ -263,7 +268,7 @@ impl Slot {
             Error::Running(format!("the rule `{}` failed when an instance was made: {failure}", self.name))
         };
         let mut instance = Instance::new(&self.component, &self.limits, &self.settings).map_err(fault)?;
-        if !self.component.description.remembers {
+        if !instance.remembers() {
             return Ok(instance);
         }
         let mut remember = |rows: RecordBatch| {

@@ -118,7 +118,6 @@ impl Rule for Hostile {
     const NAME: &'static str = "hostile";
     const SUMMARY: &'static str = "Breaks the contract in the way that its setting says";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    const REMEMBERS: bool = true;
 
     type Settings = Settings;
     type Reason = Reason;
@@ -136,6 +135,10 @@ impl Rule for Hostile {
             Mode::RefuseSettings => Err("no setting is good enough".to_owned()),
             mode => Ok(Hostile { mode, seen: HashSet::new() }),
         }
+    }
+
+    fn remembers(&self) -> bool {
+        true
     }
 
     fn transform(&mut self, _now: i64, input: &Batch) -> Result<Outcome, String> {
