@@ -102,6 +102,7 @@ impl Default for Fields {
 impl Fields {
     fn split(&mut self, line: &str) -> RowResult {
         self.count = 0;
+        check_quotes(line)?;
         self.reader.reset();
         // Unquoting only shortens, and each field but the last ends with a comma.
         self.bytes.resize(line.len() + 1, 0);
@@ -136,5 +137,40 @@ impl Fields {
             let start = if field == 0 { 0 } else { ends[field - 1] };
             &self.text[start..ends[field]]
         })
+    }
+}
+
+/// A quote stands around a whole field, and doubled within it. Anywhere else the line is a part of a row that
+/// goes over several lines, or somebody's other dialect.
+fn check_quotes(line: &str) -> RowResult {
+    let bytes = line.as_bytes();
+    let mut at = 0;
+    while let Some(quote) = memchr::memchr(b'"', &bytes[at..]).map(|quote| at + quote) {
+        if quote > 0 && bytes[quote - 1] != b',' {
+            return Err(Fault::new(
+                Reason::Malformed,
+                "a quote stands within a field that does not begin with one",
+            ));
+        }
+        let Some(end) = closing_quote(bytes, quote + 1) else {
+            return Err(Fault::new(Reason::Malformed, "a quote is not closed on its line"));
+        };
+        if bytes.get(end + 1).is_some_and(|&next| next != b',') {
+            return Err(Fault::new(Reason::Malformed, "a field goes on after its closing quote"));
+        }
+        at = end + 1;
+    }
+    Ok(())
+}
+
+/// Where the quote is that ends the field whose text begins at `from`.
+fn closing_quote(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        let quote = at + memchr::memchr(b'"', bytes.get(at..)?)?;
+        if bytes.get(quote + 1) != Some(&b'"') {
+            return Some(quote);
+        }
+        at = quote + 2;
     }
 }

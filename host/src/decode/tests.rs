@@ -606,3 +606,63 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_csv_row_with_quotes_where_none_belong_is_malformed() {
+    let config = list(
+        Format::Csv,
+        &[("i", Kind::Integer), ("j", Kind::Integer), ("s", Kind::Text), ("b", Kind::Boolean)],
+    );
+    let lines = [
+        "i,j,s,b",
+        "1,2,\"a,b\",true",
+        "1,2,\"a",
+        "4,5,b\",true",
+        "1,2,\"a\"b,true",
+        "1,2,a\"\"b,true",
+        "1,2,\"a\"\"b\",true",
+        "1,2,\"\",true",
+        "1,2, \"a\",true",
+        "1,2,\"a\" ,true",
+        "1,2,\"\"\"\",true",
+        "1,2,x,\"true\"",
+        "1,2,\"a\"\",true",
+        "1,2,\"\"\"a\",true",
+    ];
+    let decoded = decode(&config, &lines);
+    assert_eq!(decoded.batch.rows, [1, 6, 7, 10, 11, 13]);
+    let expected =
+        ["a,b", "a\"b", "", "\"", "x", "\"a"].map(|text| (!text.is_empty()).then(|| text.to_owned()));
+    assert_eq!(texts(&decoded.batch.columns, "s"), expected);
+    assert!(decoded.rejects.iter().all(|reject| &*reject.reason == "malformed"));
+    // A header with such a quote names nothing.
+    assert_eq!(decode(&config, &["i,j\"x", "1,2"]).rejects.len(), 1);
+}
+
+#[test]
+fn a_float_beyond_the_exact_integers_is_no_integer() {
+    for format in [Format::Json, Format::Csv] {
+        let line = |number: &str| match format {
+            Format::Csv => vec!["i".to_owned(), number.to_owned()],
+            _ => vec![format!("{{\"i\":{number}}}")],
+        };
+        let outcome = |number: &str| {
+            let lines = line(number);
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            let decoded = decode(&every_kind(format), &lines);
+            match decoded.rejects.first() {
+                Some(reject) => Err(reject.reason.to_string()),
+                None => Ok(integers(&decoded.batch.columns, "i")[0].unwrap()),
+            }
+        };
+        let last = 9_007_199_254_740_991_i64;
+        for (number, expected) in
+            [("9007199254740991.0", last), ("-9007199254740991.0", -last), ("9007199254740993", last + 2)]
+        {
+            assert_eq!(outcome(number), Ok(expected), "{number}");
+        }
+        for number in ["9007199254740992.0", "9007199254740993.0", "-9007199254740993.0", "9.1e15"] {
+            assert_eq!(outcome(number), Err("out_of_range".into()), "{number}");
+        }
+    }
+}

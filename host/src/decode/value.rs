@@ -9,8 +9,8 @@ pub(super) enum Misfit {
     Range,
 }
 
-/// Above 2^53 a float does not tell neighbouring integers apart, so it says no integer exactly.
-const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+/// From 2^53 on a float does not tell neighbouring integers apart: 2^53 itself is also what 2^53 + 1 is rounded to.
+const INEXACT_FROM: f64 = 9_007_199_254_740_992.0;
 
 /// A float in Rust's spelling, which includes `NaN` and `Infinity` in any case and with a sign.
 pub(super) fn float(text: &str) -> Result<f64, Misfit> {
@@ -37,7 +37,7 @@ pub(super) fn whole(value: f64) -> Result<i64, Misfit> {
     if !value.is_finite() || value.fract() != 0.0 {
         return Err(Misfit::Type);
     }
-    if value.abs() > EXACT_MAX {
+    if value.abs() >= INEXACT_FROM {
         return Err(Misfit::Range);
     }
     Ok(value as i64)
