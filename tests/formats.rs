@@ -346,3 +346,66 @@ fn real_candles_are_conserved() {
     let revised = integer(&database.query("SELECT coalesce(sum(revision), 0) FROM candles")[0][0]);
     assert_eq!(count("candles") + revised, summary["written"].as_i64().unwrap());
 }
+
+#[test]
+fn a_row_that_was_decided_before_its_end_came_is_named_when_it_goes_on() {
+    for (file, decode, content) in [
+        ("in.jsonl", "", json_lines(&candles(0, 10))),
+        ("one.jsonl", "", json_lines(&candles(0, 1))),
+        ("in.csv", "decode: { format: csv }\n", [CSV_HEADER.as_bytes(), &csv(&candles(0, 10))].concat()),
+        ("in.jsonl.gz", "", json_lines(&candles(0, 10))),
+    ] {
+        let pack = |bytes: &[u8]| if file.ends_with(".gz") { gzip(bytes) } else { bytes.to_vec() };
+        let folder = Folder::new();
+        let cut = content.len() - 3;
+        folder.write(file, pack(&content[..cut]));
+        folder.pipeline(file, &format!("{decode}{RULES}{DATABASE}"));
+        folder.summary();
+        let (table, rejects) = (folder.table("candles"), folder.rejects());
+        folder.append(file, pack(&content[cut..]));
+        folder.refused(3, "and no line end when this pipeline decided it");
+        assert_eq!((folder.table("candles"), folder.rejects()), (table, rejects), "{file}");
+    }
+    // A file without a last line end is common, and more rows after it are no trouble.
+    let folder = Folder::new();
+    let content = json_lines(&candles(0, 30));
+    let cut = json_lines(&candles(0, 10)).len() - 1;
+    folder.write("in.jsonl", &content[..cut]);
+    folder.pipeline("in.jsonl", &format!("{RULES}{DATABASE}"));
+    assert_eq!(folder.summary()["written"], 10);
+    folder.append("in.jsonl", &content[cut..]);
+    assert_eq!(folder.summary()["written"], 20);
+    assert_eq!(folder.table("candles"), table_of("in.jsonl", &content, ""));
+}
+
+#[test]
+fn the_position_of_a_pipe_does_not_skip_rows_of_a_file() {
+    let folder = Folder::new();
+    folder.pipeline("/dev/stdin", &format!("{RULES}{DATABASE}"));
+    folder.write("first.jsonl", json_lines(&candles(0, 10)));
+    folder.write("second.jsonl", json_lines(&candles(100, 20)));
+    let mut cat = std::process::Command::new("cat")
+        .arg(folder.path("first.jsonl"))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pipe = cat.stdout.take().unwrap();
+    assert_eq!(start(folder.command().stdin(pipe)).finish().summary()["written"], 10);
+    cat.wait().unwrap();
+    let second = File::open(folder.path("second.jsonl")).unwrap();
+    start(folder.command().stdin(second)).finish().refused(3, "has the position of a pipe");
+    assert_eq!(folder.table("candles").len(), 10);
+}
+
+#[test]
+fn a_csv_header_that_is_too_long_has_the_same_outcome_after_a_restart() {
+    let folder = Folder::new();
+    let rows = csv(&candles(0, 10));
+    folder.write("in.csv", [CSV_HEADER.trim_end().as_bytes(), b",", &[b'x'; 300], b"\n", &rows].concat());
+    let decode = "decode: { format: csv, row: 200 B }\n";
+    folder.pipeline("in.csv", &format!("{decode}{RULES}{DATABASE}"));
+    assert_eq!(folder.summary()["rejected"], 11);
+    folder.append("in.csv", csv(&candles(10, 10)));
+    let again = folder.summary();
+    assert_eq!((&again["rejected"], &again["written"]), (&10.into(), &0.into()));
+}

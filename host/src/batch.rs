@@ -87,8 +87,8 @@ pub struct Partition {
 pub struct Position {
     /// The offset of the first row that has not been decided; for a file, the number of rows before it.
     pub next_offset: u64,
-    /// What the source uses to recognise the data that the offset belongs to (a file's first row, hashed);
-    /// empty when it has nothing.
+    /// What the source uses to recognise the data that the offset belongs to (a file's first rows, hashed, and
+    /// the length of a last row without a line end); empty when it has nothing.
     pub fingerprint: String,
 }
 

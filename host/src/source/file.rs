@@ -27,9 +27,6 @@ const CUT_BYTES: usize = 64 << 10;
 /// What is read of each row for the fingerprint: a whole candle, and not all of a hostile file.
 const FINGERPRINT_ROW_BYTES: usize = 64 << 10;
 
-/// What is kept of the header of a CSV file: the longest row unless the pipeline file allows more.
-const HEADER_BYTES_MAX: usize = 1 << 20;
-
 /// A file, standard input or a pipe.
 pub struct FileSource {
     partition: Partition,
@@ -68,7 +65,8 @@ impl FileSource {
         let input = match decode.format {
             Format::Parquet => Input::Parquet(Box::new(ParquetFile::open(&place, &name, &limits)?)),
             Format::Json | Format::Ccxt | Format::Csv => {
-                Input::Lines(Box::new(Lines::open(place, &name, head_rows(decode.format))?))
+                let lines = Lines::open(place, &name, head_rows(decode.format))?;
+                Input::Lines(Box::new(lines))
             }
         };
         Ok(FileSource {
@@ -99,15 +97,18 @@ impl FileSource {
         if !self.is_resumable() {
             return Ok(());
         }
+        if position.next_offset > 0 && position.fingerprint.is_empty() {
+            return Err(of_pipe(&self.name, position.next_offset));
+        }
         match &mut self.input {
-            Input::Lines(lines) => lines.seek(position, &self.name, head_rows(self.format))?,
+            Input::Lines(lines) => lines.seek(position, &self.name, head_rows(self.format), &self.limits)?,
             Input::Parquet(file) => file.seek(position, &self.name, &self.limits)?,
         }
         self.next = position.clone();
         Ok(())
     }
 
-    /// The first line of a CSV file that has been seeked past.
+    /// The first line of a CSV file that has been seeked past, unless it is longer than a row may be.
     pub fn header(&self) -> Option<&[u8]> {
         match &self.input {
             Input::Lines(lines) if self.format == Format::Csv => lines.header.as_deref(),
@@ -128,7 +129,7 @@ impl FileSource {
         self.next.next_offset += batch.len() as u64;
         if self.is_resumable() {
             self.next.fingerprint = match &self.input {
-                Input::Lines(lines) => lines.head.fingerprint(),
+                Input::Lines(lines) => lines.fingerprint(),
                 Input::Parquet(file) => file.fingerprint.clone(),
             };
         }
@@ -266,7 +267,10 @@ impl<R: Read> Read for Counted<R> {
 /// What the file begins with: the hash of its first complete rows.
 #[derive(Debug)]
 struct Head {
-    hash: Sha256,
+    /// The hash of the rows before the last complete one.
+    before: Sha256,
+    /// The last complete row.
+    last: Option<Vec<u8>>,
     rows_left: usize,
     /// The row that is being read.
     row: Vec<u8>,
@@ -274,7 +278,7 @@ struct Head {
 
 impl Head {
     fn new(rows: usize) -> Head {
-        Head { hash: Sha256::new(), rows_left: rows, row: Vec::new() }
+        Head { before: Sha256::new(), last: None, rows_left: rows, row: Vec::new() }
     }
 
     /// Takes a part of a row, the last one if `ends`.
@@ -285,16 +289,57 @@ impl Head {
         let room = FINGERPRINT_ROW_BYTES - self.row.len();
         self.row.extend_from_slice(&part[..part.len().min(room)]);
         if ends {
-            // A newline, so that two short rows are not one long row.
-            self.hash.update(&self.row);
-            self.hash.update(b"\n");
+            self.before = self.hash_to(u64::MAX);
+            self.last = Some(std::mem::take(&mut self.row));
             self.rows_left -= 1;
-            self.row = Vec::new();
         }
     }
 
     fn fingerprint(&self) -> String {
-        crate::batch::hex(&self.hash.clone().finalize())
+        self.fingerprint_to(u64::MAX)
+    }
+
+    /// The fingerprint as it was when the last complete row had no more than `bytes` bytes.
+    fn fingerprint_to(&self, bytes: u64) -> String {
+        crate::batch::hex(&self.hash_to(bytes).finalize())
+    }
+
+    fn hash_to(&self, bytes: u64) -> Sha256 {
+        let mut hash = self.before.clone();
+        if let Some(last) = &self.last {
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            hash.update(&last[..last.len().min(bytes)]);
+            // A newline, so that two short rows are not one long row.
+            hash.update(b"\n");
+        }
+        hash
+    }
+}
+
+/// A row as far as it has been passed over.
+#[derive(Debug, Clone, Copy, Default)]
+struct Passed {
+    bytes: u64,
+    last: u8,
+}
+
+impl Passed {
+    fn take(&mut self, part: &[u8]) {
+        self.bytes += part.len() as u64;
+        self.last = part.last().copied().unwrap_or(self.last);
+    }
+
+    /// Whether it is the row that had `bytes` bytes and no line end: a `\r` since then belongs to the line end.
+    fn is_row_of(self, bytes: u64) -> bool {
+        self.bytes == bytes || (self.bytes == bytes + 1 && self.last == b'\r')
+    }
+}
+
+/// A fingerprint without and with the length of the last row: the row had that many bytes and no line end.
+fn fingerprint_parts(fingerprint: &str) -> (&str, Option<u64>) {
+    match fingerprint.split_once('+') {
+        Some((hash, bytes)) => (hash, bytes.parse().ok()),
+        None => (fingerprint, None),
     }
 }
 
@@ -329,6 +374,8 @@ struct Lines {
     /// The last byte of that row so far.
     partial_last: u8,
     head: Head,
+    /// The length in bytes of the last row, when the file ended without a line end.
+    unended: Option<u64>,
     header: Option<Vec<u8>>,
     /// A failure that waits until the rows before it are delivered.
     failure: Option<Error>,
@@ -349,6 +396,7 @@ impl Lines {
             partial_bytes: 0,
             partial_last: 0,
             head: Head::new(head_rows),
+            unended: None,
             header: None,
             failure: None,
             ended: false,
@@ -453,7 +501,17 @@ impl Lines {
     /// The last row, which has no newline.
     fn end_row(&mut self, payload: &mut Growing, limits: &Limits) {
         self.head.take(b"", true);
+        self.unended = Some(self.partial_bytes);
         self.push_partial(payload, limits);
+    }
+
+    /// What a later run recognises the rows so far by. The length of a row without a line end is a part of it,
+    /// because whoever writes the file may not have finished that row.
+    fn fingerprint(&self) -> String {
+        match self.unended {
+            None => self.head.fingerprint(),
+            Some(bytes) => format!("{}+{bytes}", self.head.fingerprint()),
+        }
     }
 
     fn push_partial(&mut self, payload: &mut Growing, limits: &Limits) {
@@ -516,7 +574,7 @@ impl Lines {
     }
 
     /// Begins again and goes past the rows before `position`.
-    fn seek(&mut self, position: &Position, name: &str, head_rows: usize) -> Result<()> {
+    fn seek(&mut self, position: &Position, name: &str, head_rows: usize, limits: &Limits) -> Result<()> {
         let place = match &self.place {
             Place::Regular(path, _) => {
                 let size =
@@ -526,74 +584,87 @@ impl Lines {
             other => other.clone(),
         };
         *self = Lines::open(place, name, head_rows)?;
-        let found = self.skip(position.next_offset).map_err(|error| error.in_context(name))?;
-        if found < position.next_offset {
-            return Err(fewer_rows(name, found, position.next_offset));
+        let rows = position.next_offset;
+        let (found, last) = self.skip(rows, limits).map_err(|error| error.in_context(name))?;
+        if found < rows {
+            return Err(fewer_rows(name, found, rows));
         }
-        if position.next_offset > 0
-            && !position.fingerprint.is_empty()
-            && position.fingerprint != self.head.fingerprint()
-        {
+        if rows == 0 {
+            return Ok(());
+        }
+        let (hash, unended) = fingerprint_parts(&position.fingerprint);
+        let head_bytes = unended.filter(|_| rows <= head_rows as u64).unwrap_or(u64::MAX);
+        if hash != self.head.fingerprint_to(head_bytes) {
             return Err(other_data(name));
         }
-        Ok(())
+        match unended {
+            Some(bytes) if !last.is_row_of(bytes) => Err(row_goes_on(name, rows - 1, bytes, last.bytes)),
+            _ => Ok(()),
+        }
     }
 
-    /// Goes past `rows` rows, or as many as there are: their number.
-    fn skip(&mut self, rows: u64) -> Result<u64> {
+    /// Goes past `rows` rows, or as many as there are: their number, and the last of them.
+    fn skip(&mut self, rows: u64, limits: &Limits) -> Result<(u64, Passed)> {
         let mut found = 0;
-        // Whether bytes of an unfinished row have been read.
-        let mut within = false;
+        let mut row = Passed::default();
         while found < rows {
             if self.at == self.block.len() {
                 match self.fill(Instant::now())? {
                     Filled::Block | Filled::Nothing => continue,
                     Filled::End => {
                         self.ended = true;
-                        if within {
+                        if row.bytes > 0 {
                             self.head.take(b"", true);
                             found += 1;
                         }
-                        return Ok(found);
+                        break;
                     }
                 }
             }
             let unread = &self.block[self.at..];
-            if self.head.rows_left > 0 {
-                let newline = memchr::memchr(b'\n', unread);
-                let part = &unread[..newline.unwrap_or(unread.len())];
-                self.head.take(part, newline.is_some());
-                if found == 0 {
-                    let header = self.header.get_or_insert_default();
-                    let room = HEADER_BYTES_MAX.saturating_sub(header.len());
-                    header.extend_from_slice(&part[..part.len().min(room)]);
+            // The last row is measured, so it is not only counted.
+            let uncounted = rows - found - 1;
+            if self.head.rows_left == 0 && uncounted > 0 {
+                let most = usize::try_from(uncounted).unwrap_or(usize::MAX);
+                let (count, end) = memchr::memchr_iter(b'\n', unread)
+                    .take(most)
+                    .fold((0, 0), |(count, _), newline| (count + 1, newline + 1));
+                found += count;
+                if count > 0 {
+                    row = Passed::default();
                 }
-                found += u64::from(newline.is_some());
-                within = newline.is_none();
-                self.at += part.len() + usize::from(newline.is_some());
+                if count == uncounted {
+                    self.at += end;
+                } else {
+                    row.take(&unread[end..]);
+                    self.at = self.block.len();
+                }
                 continue;
             }
-            let mut newlines = memchr::memchr_iter(b'\n', unread);
-            let mut end = None;
-            while found < rows
-                && let Some(newline) = newlines.next()
-            {
+            let newline = memchr::memchr(b'\n', unread);
+            let part = &unread[..newline.unwrap_or(unread.len())];
+            self.head.take(part, newline.is_some());
+            if found == 0 {
+                let header = self.header.get_or_insert_default();
+                // A line end and one byte more than a row may have tell whether it is too long.
+                let room = limits.row_bytes.saturating_add(2).saturating_sub(header.len() as u64);
+                header
+                    .extend_from_slice(&part[..part.len().min(usize::try_from(room).unwrap_or(usize::MAX))]);
+            }
+            row.take(part);
+            self.at += part.len() + usize::from(newline.is_some());
+            if newline.is_some() {
                 found += 1;
-                end = Some(newline + 1);
-            }
-            if found == rows {
-                self.at += end.unwrap_or(0);
-            } else {
-                within = end.map_or(within || !unread.is_empty(), |end| end < unread.len());
-                self.at = self.block.len();
+                if found < rows {
+                    row = Passed::default();
+                }
             }
         }
-        if let Some(header) = &mut self.header
-            && header.last() == Some(&b'\r')
-        {
-            header.pop();
-        }
-        Ok(found)
+        // A header that is too long is none, as in the run that read it.
+        self.header = (self.header.take())
+            .map(|header| without_return(&header).to_vec())
+            .filter(|header| header.len() as u64 <= limits.row_bytes);
+        Ok((found, row))
     }
 }
 
@@ -713,6 +784,22 @@ fn other_data(name: &str) -> Error {
     ))
 }
 
+fn of_pipe(name: &str, rows: u64) -> Error {
+    Error::Surroundings(format!(
+        "the source {name} is a regular file, but the sink has the position of a pipe for it, of which this pipeline \
+         has read {rows} rows; rename the pipeline or remove its position from the sink to read the file from the \
+         start"
+    ))
+}
+
+fn row_goes_on(name: &str, row: u64, bytes: u64, now: u64) -> Error {
+    Error::Surroundings(format!(
+        "the source {name} has changed in row {row} (the first is 0), which had {bytes} bytes and no line end when \
+         this pipeline decided it and has {now} bytes now; rename the pipeline or remove its position from the sink \
+         to read the file from the start, and append only whole lines to it"
+    ))
+}
+
 /// A Parquet file.
 struct ParquetFile {
     path: PathBuf,
@@ -761,10 +848,7 @@ impl ParquetFile {
         if position.next_offset > self.rows {
             return Err(fewer_rows(name, self.rows, position.next_offset));
         }
-        if position.next_offset > 0
-            && !position.fingerprint.is_empty()
-            && position.fingerprint != self.fingerprint
-        {
+        if position.next_offset > 0 && position.fingerprint != self.fingerprint {
             return Err(other_data(name));
         }
         Ok(())

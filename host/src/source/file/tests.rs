@@ -386,3 +386,96 @@ fn a_parquet_file_is_read_from_any_row() {
         );
     }
 }
+
+/// The position after all rows of `content`, which becomes the file `grows`.
+fn position_after(folder: &Folder, decode: &Decode, content: &[u8]) -> Position {
+    folder.write("grows", content);
+    let mut source = folder.open_with("grows", decode, &BatchLimits::default()).unwrap();
+    read(&mut source).1.last().unwrap().next.clone()
+}
+
+#[test]
+fn a_row_without_an_end_that_goes_on_later_is_refused() {
+    let folder = Folder::new();
+    let long = "x".repeat(BLOCK_BYTES + 7);
+    for format in [Format::Json, Format::Csv] {
+        let decode = config(format, 1000);
+        for before in ["", "one\n", "one\ntwo\n", "one\r\ntwo\r\nthree\r\n", "one\n\n"] {
+            for torn in ["a", "a\r", &long] {
+                let start = [before, torn].concat();
+                let position = position_after(&folder, &decode, start.as_bytes());
+                assert_eq!(position.next_offset as usize, before.lines().count() + 1);
+                for (more, goes_on) in [
+                    ("", true),
+                    ("\n", true),
+                    ("\r\n", true),
+                    ("\r", true),
+                    ("\nnext\n", true),
+                    ("\r\nnext\r\nlast", true),
+                    ("b", false),
+                    ("\rb\n", false),
+                    ("b\nnext\n", false),
+                ] {
+                    let what = format!("{before:?} {:?} {more:?}", &torn[..torn.len().min(4)]);
+                    folder.write("grows", [start.as_str(), more].concat().as_bytes());
+                    let mut source = folder.open_with("grows", &decode, &BatchLimits::default()).unwrap();
+                    match source.seek(&position) {
+                        Ok(()) => assert!(goes_on, "{what}"),
+                        Err(Error::Surroundings(text)) => {
+                            assert!(!goes_on, "{what}: {text}");
+                            let words = format!("row {} (the first is 0)", position.next_offset - 1);
+                            assert!(text.contains(&words), "{what}: {text}");
+                            continue;
+                        }
+                        Err(error) => panic!("{what}: {error}"),
+                    }
+                    let (rows, batches, _) = read(&mut source);
+                    let lines: Vec<&str> = more.lines().skip(1).collect();
+                    assert_eq!(rows, whole(&lines), "{what}");
+                    // The position after it is one that a later run accepts.
+                    if let Some(batch) = batches.last() {
+                        source.seek(&batch.next).unwrap();
+                        assert_eq!(read(&mut source).0, []);
+                    }
+                }
+            }
+        }
+    }
+    // Another file is another file, also where its row is longer.
+    let position = position_after(&folder, &Decode::default(), b"one");
+    folder.write("grows", b"another\n");
+    let error = folder.open("grows").unwrap().seek(&position).unwrap_err();
+    assert!(error.to_string().contains("begins with other rows"), "{error}");
+    // A position that says nothing of a line end has nothing to compare.
+    let old = Position { fingerprint: position.fingerprint[..64].into(), ..position };
+    folder.write("grows", b"one");
+    folder.open("grows").unwrap().seek(&old).unwrap();
+}
+
+#[test]
+fn the_position_of_a_pipe_is_none_of_a_regular_file() {
+    let folder = Folder::new();
+    folder.write("rows", b"one\ntwo\n");
+    write_parquet(&folder.0.path().join("a.parquet"), 0, 10);
+    let of_pipe = Position { next_offset: 1, fingerprint: String::new() };
+    for (name, format) in [("rows", Format::Json), ("a.parquet", Format::Parquet)] {
+        let mut source = folder.open_with(name, &config(format, 1000), &BatchLimits::default()).unwrap();
+        let error = source.seek(&of_pipe).unwrap_err();
+        assert!(matches!(&error, Error::Surroundings(text) if text.contains("of a pipe")), "{error}");
+        source.seek(&Position::default()).unwrap();
+    }
+}
+
+#[test]
+fn a_header_that_is_too_long_stays_too_long_after_a_seek() {
+    let folder = Folder::new();
+    for (header, cut) in [("t,ooo", false), ("t,ooo\r", false), ("t,oooo", true), ("t,oooo\r", true)] {
+        let csv = config(Format::Csv, 5);
+        folder.write("a.csv", format!("{header}\n1,2\n3,4\n").as_bytes());
+        let mut source = folder.open_with("a.csv", &csv, &limits(2, 1000, 50)).unwrap();
+        let first = source.next_batch().unwrap().unwrap();
+        assert_eq!(rows_of(&first)[0].1.is_some(), cut, "{header:?}");
+        source.seek(&first.next).unwrap();
+        assert_eq!(source.header(), (!cut).then_some(b"t,ooo".as_slice()), "{header:?}");
+    }
+}
