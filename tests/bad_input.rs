@@ -383,3 +383,28 @@ fn rows_that_the_table_has_already_are_accounted_for() {
     assert_eq!(folder.table("candles").len(), 2);
     assert_eq!(folder.rejects(), [(1, "key_taken".to_owned())]);
 }
+
+#[test]
+fn a_packed_file_that_is_damaged_is_refused_before_its_first_row() {
+    let lines: String = (0..5_000).map(|minute| candle(minute) + "\n").collect();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(lines.as_bytes()).unwrap();
+    let mut zstandard = zstd::Encoder::new(Vec::new(), 0).unwrap();
+    zstandard.include_checksum(true).unwrap();
+    zstandard.write_all(lines.as_bytes()).unwrap();
+    for (name, whole) in
+        [("in.jsonl.gz", gzip.finish().unwrap()), ("in.jsonl.zst", zstandard.finish().unwrap())]
+    {
+        let folder = Folder::new();
+        folder.pipeline(name, &format!("{RULES}{DATABASE}"));
+        for part in 1..8 {
+            let mut damaged = whole.clone();
+            damaged[whole.len() * part / 8] ^= 1;
+            folder.write(name, damaged);
+            folder.refused(3, "is damaged");
+            assert!(!folder.path("out.db").exists(), "{name}");
+        }
+        folder.write(name, &whole);
+        assert_eq!(folder.summary()["written"], 5_000, "{name}");
+    }
+}

@@ -66,6 +66,7 @@ impl FileSource {
             Format::Parquet => Input::Parquet(Box::new(ParquetFile::open(&place, &name, &limits)?)),
             Format::Json | Format::Ccxt | Format::Csv => {
                 let lines = Lines::open(place, &name, head_rows(decode.format))?;
+                check_packed(&lines.place, &name)?;
                 Input::Lines(Box::new(lines))
             }
         };
@@ -768,6 +769,35 @@ fn check_magic(file: &mut File, packing: Packing, name: &str) -> Result<()> {
     Err(Error::Surroundings(format!(
         "the source {name} is not {what} data, as its name says; rename it without `{suffix}` if it is plain text"
     )))
+}
+
+/// Unpacks a regular file once and keeps nothing: what a damaged file unpacks to has a checksum only at its end, and
+/// rows before the end would be written by then. A file that only ends too early is not damaged.
+fn check_packed(place: &Place, name: &str) -> Result<()> {
+    let packing = Packing::of(place.path());
+    let Place::Regular(path, 1..) = place else { return Ok(()) };
+    if packing == Packing::Plain {
+        return Ok(());
+    }
+    let count = Arc::new(AtomicU64::new(0));
+    let file = File::open(path).map_err(|error| open_error(&path.display(), &error))?;
+    let counted = Counted { inner: file, count: count.clone() };
+    let mut unpacked = packing.unpack(counted).map_err(|error| open_error(&path.display(), &error))?;
+    let mut block = vec![0; BLOCK_BYTES];
+    loop {
+        match read_some(&mut unpacked, &mut block) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error) => {
+                let at = count.load(Ordering::Relaxed);
+                return Err(Error::Surroundings(format!(
+                    "the source {name} is damaged before byte {at}: {error}; no row of it was read, replace the file and \
+                     run again"
+                )));
+            }
+        }
+    }
 }
 
 fn fewer_rows(name: &str, found: u64, expected: u64) -> Error {
