@@ -105,6 +105,8 @@ pub fn ohlcv() -> Vec<Column> {
 /// Decodes the rows of one pipeline.
 pub struct Decoder {
     format: Format,
+    /// How long a row of columns may be; the source cuts the others.
+    row_bytes: u64,
     schema: SchemaRef,
     rows: Rows,
     keys: Keys,
@@ -137,6 +139,7 @@ impl Decoder {
             columns.iter().map(|column| Field::new(&column.name, column.kind.data_type(), true)).collect();
         Ok(Decoder {
             format: decode.format,
+            row_bytes: decode.row.0,
             schema: Arc::new(Schema::new(fields)),
             rows: Rows::new(builders),
             keys: Keys::new(&columns, decode.format)?,
@@ -164,7 +167,7 @@ impl Decoder {
         match &raw.payload {
             Payload::Rows { bytes, rows } => self.decode_rows(bytes, rows, &mut outcome),
             Payload::Columns { columns, .. } => {
-                parquet::decode(columns, &self.keys, &mut self.rows, &mut outcome);
+                parquet::decode(columns, self.row_bytes, &self.keys, &mut self.rows, &mut outcome);
             }
         }
         let rejects = outcome.faults.into_iter().map(|(row, fault)| Reject {

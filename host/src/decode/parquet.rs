@@ -4,9 +4,9 @@
 //! one of a JSON row, so that a value which does not fit costs its own row and no other.
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type, TimestampMillisecondType, UInt64Type};
+use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMillisecondType, UInt64Type};
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, Float64Array, Int64Array, LargeStringArray, RecordBatch,
+    Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
     TimestampMillisecondArray, UInt64Array,
 };
 use arrow_cast::{CastOptions, cast_with_options};
@@ -28,13 +28,20 @@ enum Values {
     Booleans(BooleanArray),
     /// With the column as the file has it, which tells a missing time from one that milliseconds cannot hold.
     Times(TimestampMillisecondArray, ArrayRef),
-    Texts(LargeStringArray),
+    /// For each row the number of its text, and the texts.
+    Texts(Int32Array, StringArray),
     /// Of a type that no declared kind takes, in words.
     Other(ArrayRef, String),
 }
 
-/// Reads all rows of `columns` into `rows`.
-pub(super) fn decode(columns: &RecordBatch, keys: &Keys, rows: &mut Rows, outcome: &mut Outcome) {
+/// Reads all rows of `columns` into `rows`; the texts of a row have at most `row_bytes` bytes.
+pub(super) fn decode(
+    columns: &RecordBatch,
+    row_bytes: u64,
+    keys: &Keys,
+    rows: &mut Rows,
+    outcome: &mut Outcome,
+) {
     let inputs: Vec<Input> = columns
         .schema()
         .fields()
@@ -47,7 +54,7 @@ pub(super) fn decode(columns: &RecordBatch, keys: &Keys, rows: &mut Rows, outcom
     for row in 0..columns.num_rows() {
         // A raw batch names its rows by 32-bit numbers.
         let index = row as u32;
-        match read_row(&inputs, row, rows).and_then(|()| rows.end_row()) {
+        match read_row(&inputs, row, row_bytes, rows).and_then(|()| rows.end_row()) {
             Ok(()) => outcome.kept.push(index),
             Err(fault) => {
                 rows.undo_row();
@@ -57,7 +64,8 @@ pub(super) fn decode(columns: &RecordBatch, keys: &Keys, rows: &mut Rows, outcom
     }
 }
 
-fn read_row(inputs: &[Input], row: usize, rows: &mut Rows) -> RowResult {
+fn read_row(inputs: &[Input], row: usize, row_bytes: u64, rows: &mut Rows) -> RowResult {
+    let mut text_bytes = 0;
     for input in inputs {
         let value = match &input.values {
             Values::Integers(values) if values.is_valid(row) => Value::Integer(values.value(row)),
@@ -69,10 +77,21 @@ fn read_row(inputs: &[Input], row: usize, rows: &mut Rows) -> RowResult {
                 let detail = format!("`{}` has a time that milliseconds cannot hold", rows.name(input.slot));
                 return Err(Fault::new(Reason::OutOfRange, detail));
             }
-            Values::Texts(values) if values.is_valid(row) => Value::Text(values.value(row)),
+            Values::Texts(numbers, texts) if numbers.is_valid(row) => {
+                let number = numbers.value(row) as usize;
+                if texts.is_valid(number) { Value::Text(texts.value(number)) } else { Value::Null }
+            }
             Values::Other(values, what) if values.is_valid(row) => Value::Other(what),
             _ => Value::Null,
         };
+        if let Value::Text(text) = value {
+            text_bytes += text.len() as u64;
+            if text_bytes > row_bytes {
+                let detail =
+                    format!("the row's texts have more than the {row_bytes} bytes that `decode.row` allows");
+                return Err(Fault::new(Reason::TooLong, detail));
+            }
+        }
         rows.push(input.slot, value)?;
     }
     Ok(())
@@ -110,8 +129,13 @@ impl Values {
                 .and_then(|values| cast(&values, &MILLISECONDS))
                 .map(times),
             DataType::Date32 | DataType::Date64 => cast(column, &MILLISECONDS).map(times),
-            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => cast(column, &DataType::LargeUtf8)
-                .map(|values| Values::Texts(values.as_string::<i64>().clone())),
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
+                let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+                cast(column, &dictionary).map(|values| {
+                    let values = values.as_dictionary::<Int32Type>();
+                    Values::Texts(values.keys().clone(), values.values().as_string().clone())
+                })
+            }
             _ => None,
         };
         values.unwrap_or_else(|| {

@@ -666,3 +666,20 @@ fn a_float_beyond_the_exact_integers_is_no_integer() {
         }
     }
 }
+
+#[test]
+fn a_parquet_row_whose_texts_are_too_long_costs_itself() {
+    use arrow_array as a;
+    let config =
+        Decode { row: ByteSize(8), ..list(Format::Parquet, &[("s", Kind::Text), ("f", Kind::Float)]) };
+    let texts_of = |texts: Vec<&str>| -> ArrayRef { Arc::new(a::StringArray::from(texts)) };
+    let raw = columns(vec![
+        ("s", texts_of(vec!["12345678", "123456789", "1234567", "short"])),
+        ("f", texts_of(vec!["", "1", "12", "123"])),
+    ]);
+    let decoded = decode_with(&mut Decoder::new(&config).unwrap(), &raw);
+    let rejects: Vec<(u32, &str)> =
+        decoded.rejects.iter().map(|reject| (reject.row, &*reject.reason)).collect();
+    assert_eq!(rejects, [(0, "wrong_type"), (1, "too_long"), (2, "too_long")]);
+    assert_eq!(texts(&decoded.batch.columns, "s"), [Some("short".into())]);
+}

@@ -1,5 +1,7 @@
 //! Files, standard input and pipes: lines of text, plain or compressed, and Parquet.
 
+mod parquet_file;
+
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -8,12 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use sha2::{Digest, Sha256};
 
 use crate::batch::{Partition, Payload, Position, RawBatch, RawRow};
 use crate::error::{Error, Result};
 use crate::pipeline_file::{BatchLimits, Decode, Format};
+use parquet_file::ParquetFile;
 
 /// Bytes read at a time: large enough that a system call costs nothing beside them, small enough for the cache.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -63,7 +65,7 @@ impl FileSource {
         let place = Place::find(path, folder)?;
         let name = place.name(path);
         let input = match decode.format {
-            Format::Parquet => Input::Parquet(Box::new(ParquetFile::open(&place, &name, &limits)?)),
+            Format::Parquet => Input::Parquet(Box::new(ParquetFile::open(&place, &name)?)),
             Format::Json | Format::Ccxt | Format::Csv => {
                 let lines = Lines::open(place, &name, head_rows(decode.format))?;
                 check_packed(&lines.place, &name)?;
@@ -103,7 +105,7 @@ impl FileSource {
         }
         match &mut self.input {
             Input::Lines(lines) => lines.seek(position, &self.name, head_rows(self.format), &self.limits)?,
-            Input::Parquet(file) => file.seek(position, &self.name, &self.limits)?,
+            Input::Parquet(file) => file.seek(position, &self.name)?,
         }
         self.next = position.clone();
         Ok(())
@@ -121,7 +123,7 @@ impl FileSource {
     pub fn next_batch(&mut self) -> Result<Option<RawBatch>> {
         let payload = match &mut self.input {
             Input::Lines(lines) => lines.next_payload(self.next.next_offset, &self.limits),
-            Input::Parquet(file) => file.next_payload(self.next.next_offset),
+            Input::Parquet(file) => file.next_payload(self.next.next_offset, &self.limits),
         };
         let Some(payload) = payload.map_err(|error| error.in_context(&self.name))? else {
             return Ok(None);
@@ -828,92 +830,6 @@ fn row_goes_on(name: &str, row: u64, bytes: u64, now: u64) -> Error {
          this pipeline decided it and has {now} bytes now; rename the pipeline or remove its position from the sink \
          to read the file from the start, and append only whole lines to it"
     ))
-}
-
-/// A Parquet file.
-struct ParquetFile {
-    path: PathBuf,
-    reader: ParquetRecordBatchReader,
-    rows: u64,
-    size: u64,
-    fingerprint: String,
-}
-
-impl ParquetFile {
-    fn open(place: &Place, name: &str, limits: &Limits) -> Result<ParquetFile> {
-        match place {
-            Place::Regular(path, _) => ParquetFile::open_at(path, 0, name, limits),
-            Place::Stdin | Place::Pipe(_) => Err(Error::Surroundings(format!(
-                "the source {name} is no regular file, and Parquet is read from its end; save it as a file first"
-            ))),
-        }
-    }
-
-    fn open_at(path: &Path, first_row: u64, name: &str, limits: &Limits) -> Result<ParquetFile> {
-        let mut file = File::open(path).map_err(|error| open_error(&path.display(), &error))?;
-        let size = file.metadata().map_err(|error| open_error(&path.display(), &error))?.len();
-        let wrong = |error: &dyn std::fmt::Display| {
-            Error::Surroundings(format!(
-                "the source {name} is not a whole Parquet file: {error}; check `decode.format`"
-            ))
-        };
-        let fingerprint = footer_hash(&mut file, size).map_err(|error| wrong(&error))?;
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| wrong(&error))?;
-        let rows = u64::try_from(builder.metadata().file_metadata().num_rows())
-            .map_err(|_| wrong(&"it says that it has less than no rows"))?;
-        let bytes: i64 = builder.metadata().row_groups().iter().map(|group| group.total_byte_size()).sum();
-        // The rows' average size tells how many are within the limit.
-        let row_bytes = (u64::try_from(bytes).unwrap_or(0) / rows.max(1)).max(1);
-        let batch_rows = limits.rows.min((limits.bytes as u64 / row_bytes).max(1) as usize);
-        let reader = builder
-            .with_batch_size(batch_rows)
-            .with_offset(usize::try_from(first_row).unwrap_or(usize::MAX))
-            .build()
-            .map_err(|error| wrong(&error))?;
-        Ok(ParquetFile { path: path.into(), reader, rows, size, fingerprint })
-    }
-
-    fn seek(&mut self, position: &Position, name: &str, limits: &Limits) -> Result<()> {
-        *self = ParquetFile::open_at(&self.path, position.next_offset, name, limits)?;
-        if position.next_offset > self.rows {
-            return Err(fewer_rows(name, self.rows, position.next_offset));
-        }
-        if position.next_offset > 0 && position.fingerprint != self.fingerprint {
-            return Err(other_data(name));
-        }
-        Ok(())
-    }
-
-    fn next_payload(&mut self, first_offset: u64) -> Result<Option<Payload>> {
-        match self.reader.next() {
-            None => Ok(None),
-            Some(Ok(columns)) => Ok(Some(Payload::Columns { columns, first_offset })),
-            Some(Err(error)) => Err(Error::Running(format!(
-                "the source cannot be read from row {first_offset} on: {error}; rows before it are kept, replace the \
-                 file and run again"
-            ))),
-        }
-    }
-}
-
-/// The footer of a Parquet file describes all of its data; a file is written once and never appended to.
-fn footer_hash(file: &mut File, size: u64) -> io::Result<String> {
-    use std::io::{Seek, SeekFrom};
-    let too_short = || io::Error::other("it has no Parquet footer");
-    file.seek(SeekFrom::Start(size.checked_sub(8).ok_or_else(too_short)?))?;
-    let mut tail = [0; 8];
-    file.read_exact(&mut tail)?;
-    let [length @ .., b'P', b'A', b'R', b'1'] = tail else { return Err(too_short()) };
-    let footer_bytes = u64::from(u32::from_le_bytes(length)) + 8;
-    file.seek(SeekFrom::Start(size.checked_sub(footer_bytes).ok_or_else(too_short)?))?;
-    let mut hash = Sha256::new();
-    let mut block = vec![0; BLOCK_BYTES];
-    loop {
-        match read_some(file, &mut block)? {
-            0 => return Ok(crate::batch::hex(&hash.finalize())),
-            read => hash.update(&block[..read]),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -478,3 +478,81 @@ fn a_header_that_is_too_long_stays_too_long_after_a_seek() {
         assert_eq!(source.header(), (!cut).then_some(b"t,ooo".as_slice()), "{header:?}");
     }
 }
+
+#[test]
+fn a_long_text_of_many_parquet_rows_is_in_memory_once() {
+    use arrow_array::types::Int32Type;
+    let folder = Folder::new();
+    let long = "x".repeat(900_000);
+    let texts = |dictionary: bool| -> arrow_array::ArrayRef {
+        let texts = arrow_array::DictionaryArray::<Int32Type>::from_iter(vec![long.as_str(); 100]);
+        if dictionary {
+            Arc::new(texts)
+        } else {
+            arrow_cast::cast(&texts, &arrow_schema::DataType::Utf8).unwrap()
+        }
+    };
+    for dictionary in [true, false] {
+        let batch = RecordBatch::try_from_iter([("text", texts(dictionary))]).unwrap();
+        let file = File::create(folder.0.path().join("a.parquet")).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        for group in 0..20 {
+            writer.write(&batch).unwrap();
+            if group == 9 {
+                writer.flush().unwrap();
+            }
+        }
+        writer.close().unwrap();
+        let parquet = config(Format::Parquet, 1 << 20);
+        let mut source = folder.open_with("a.parquet", &parquet, &limits(10_000, 4 << 20, 50)).unwrap();
+        let mut rows = 0;
+        while let Some(batch) = source.next_batch().unwrap() {
+            let Payload::Columns { columns, .. } = &batch.payload else { panic!("Parquet is columns") };
+            assert!(columns.num_rows() <= 4, "a batch has at most 4 MiB in its sink");
+            assert!(columns.get_array_memory_size() < 4 << 20);
+            rows += columns.num_rows();
+        }
+        assert_eq!(rows, 2000);
+    }
+}
+
+#[test]
+fn a_parquet_file_with_any_byte_changed_is_read_or_refused() {
+    let folder = Folder::new();
+    let path = folder.0.path().join("a.parquet");
+    write_parquet(&path, 0, 200);
+    let whole = std::fs::read(&path).unwrap();
+    let parquet = config(Format::Parquet, 1000);
+    for at in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (at % 8);
+        folder.write("a.parquet", &damaged);
+        let Ok(mut source) = folder.open_with("a.parquet", &parquet, &BatchLimits::default()) else {
+            continue;
+        };
+        while let Ok(Some(batch)) = source.next_batch() {
+            assert!(batch.next.next_offset <= 200);
+        }
+        assert_eq!(source.next_batch(), Ok(None), "the end stays the end");
+    }
+    // Offsets and sizes of the footer are compared with the file before anything is read.
+    let footer = |offset, bytes| {
+        let column = Arc::new(::parquet::schema::types::ColumnDescriptor::new(
+            Arc::new(
+                ::parquet::schema::types::Type::primitive_type_builder("row", ::parquet::basic::Type::INT64)
+                    .build()
+                    .unwrap(),
+            ),
+            0,
+            0,
+            ::parquet::schema::types::ColumnPath::from("row"),
+        ));
+        let chunk = ::parquet::file::metadata::ColumnChunkMetaData::builder(column);
+        chunk.set_data_page_offset(offset).set_total_compressed_size(bytes).build().unwrap()
+    };
+    for (offset, bytes, is_whole) in
+        [(4, 96, true), (4, 97, false), (-1, 5, false), (4, -1, false), (i64::MAX, i64::MAX, false)]
+    {
+        assert_eq!(parquet_file::lies_within(&footer(offset, bytes), 100), is_whole, "{offset} {bytes}");
+    }
+}
