@@ -54,7 +54,7 @@ impl Closes {
         let Close { timestamp: previous_timestamp, price: previous, .. } = self.of_series[series];
         let reach_ms = step_ms(row, candles, texts)?.saturating_mul(self.candles);
         let distance_ms = timestamp.saturating_sub(previous_timestamp);
-        if previous == 0.0 || distance_ms <= 0 || distance_ms > reach_ms {
+        if previous == 0.0 || distance_ms < 0 || distance_ms > reach_ms {
             return None;
         }
         let factor = self.factor;

@@ -330,14 +330,22 @@ fn a_series_that_began_with_a_wrong_price_recovers() {
 fn a_row_is_compared_with_an_earlier_candle_whatever_came_in_between() {
     let settings = r#"{"max_jump_factor": 2}"#;
     // The first candle comes again after the second, as a duplicate that another rule drops.
-    let candles =
-        [priced(-9, 100.0), priced(-8, 190.0), priced(-9, 100.0), priced(-7, 300.0), priced(-10, 1.0)];
-    assert_eq!(verdicts_with(settings, &candles), [""; 0]);
+    let candles = [
+        priced(-9, 100.0),
+        priced(-8, 190.0),
+        priced(-9, 100.0),
+        priced(-7, 300.0),
+        priced(-10, 1.0),
+        // A correction is compared with what it corrects.
+        priced(-7, 3_000.0),
+    ];
+    let jump = "price_jump: close 3000 differs from the previous close 300 by more than a factor of 2";
+    assert_eq!(verdicts_with(settings, &candles), [format!("5 {jump}")]);
     // What is remembered after a restart lacks the duplicate, and must decide the same.
     let mut restarted = instance(settings);
     restarted.remember(&batch(&candles[..2]));
     let rest = restarted.transform(NOW, &batch(&candles[3..])).unwrap();
-    assert_eq!(rest.verdicts::<Reason>(), [""; 0]);
+    assert_eq!(rest.verdicts::<Reason>(), [format!("2 {jump}")]);
 }
 
 #[test]

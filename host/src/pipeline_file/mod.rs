@@ -356,8 +356,8 @@ pub struct SqliteSink {
     #[serde(default = "default_table")]
     pub table: String,
     /// The columns that tell rows apart; a row with the key of a stored one replaces it when its `revision` is
-    /// newer. Otherwise it is dropped when it is equal in all columns, and goes to the dead letter when it is
-    /// not. For the column set `ohlcv` it is `[source, symbol, timeframe, timestamp]` unless given; an empty
+    /// newer. Otherwise it is dropped when it is equal in the columns of `decode`, and goes to the dead letter
+    /// when it is not. For the column set `ohlcv` it is `[source, symbol, timeframe, timestamp]` unless given; an empty
     /// list stores every row.
     pub key: Option<Vec<String>>,
 }

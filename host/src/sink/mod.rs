@@ -42,7 +42,7 @@ pub struct Write<'a> {
 /// What has become of the rows to keep; the others are written.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// How many the sink had already, equal in all columns.
+    /// How many the sink had already, equal in all columns that came from the source.
     pub duplicates: u64,
     /// Those that can never be stored: they are in the dead letter.
     pub refused: Vec<Reject>,

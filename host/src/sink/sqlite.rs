@@ -34,7 +34,7 @@ use super::{Stored, Write, resolve};
 use crate::batch::{Kind, Partition, Position};
 use crate::dead_letter::{DeadLetter, DeadLetterLines};
 use crate::error::{Error, Result};
-use crate::pipeline_file;
+use crate::pipeline_file::{self, meaning};
 
 /// Another process that holds the database for a commit is done within milliseconds; one that holds it for
 /// longer than this is not going to let go.
@@ -89,7 +89,8 @@ pub struct SqliteSink {
 struct Statements {
     /// Stores the row.
     insert: String,
-    /// Whether the stored row with the same key is equal; none when there is no key.
+    /// Whether the stored row with the same key is equal in the columns that came from the source: what rules add,
+    /// such as a time, differs each time. None when there is no key.
     is_equal: Option<String>,
     /// What a stored row with the same key and other values means, for a person.
     key_taken: String,
@@ -126,7 +127,8 @@ impl SqliteSink {
         make_table(&transaction, &path, &config.table, &columns, &key)?;
         let dead_letters = open_dead_letters(&transaction, &path, &pipeline.name, dead_letter, folder)?;
         transaction.commit().map_err(say)?;
-        let statements = Statements::new(&config.table, schema, &key);
+        let decoded = meaning::columns(&pipeline.decode.columns);
+        let statements = Statements::new(&config.table, schema, &key, &decoded);
         Ok(SqliteSink {
             pipeline: pipeline.name.clone(),
             schema: schema.clone(),
@@ -530,13 +532,14 @@ fn check_key(connection: &Connection, path: &Path, table: &str, key: &[String]) 
 }
 
 impl Statements {
-    fn new(table: &str, schema: &Schema, key: &[String]) -> Statements {
+    fn new(table: &str, schema: &Schema, key: &[String], decoded: &[(&str, Kind)]) -> Statements {
         let columns = schema.fields().iter().zip(1..).map(|(field, number)| (field.name(), number));
         let same = |columns: Vec<(&String, usize)>| {
             let parts = columns.into_iter().map(|(name, number)| format!("{} IS ?{number}", quoted(name)));
             parts.collect::<Vec<_>>().join(" AND ")
         };
-        let is_equal = same(columns.clone().collect());
+        let is_decoded = |name: &str| decoded.iter().any(|(decoded, _)| *decoded == name);
+        let is_equal = same(columns.clone().filter(|(name, _)| is_decoded(name)).collect());
         let is_key = same(columns.filter(|(name, _)| key.contains(name)).collect());
         let newer = if is_revised(schema) { ", whose `revision` is not older" } else { "" };
         Statements {
@@ -707,7 +710,8 @@ fn insert_rows<'w>(
 const LEFT_OUT: &str = "a trigger of the table left the row out";
 
 fn bind(statement: &mut Statement<'_>, columns: &[Values<'_>], row: usize) -> rusqlite::Result<()> {
-    for (index, column) in columns.iter().enumerate() {
+    // A statement that does not ask for the last columns has fewer parameters.
+    for (index, column) in columns.iter().enumerate().take(statement.parameter_count()) {
         statement.raw_bind_parameter(index + 1, column.at(row))?;
     }
     Ok(())
@@ -916,7 +920,8 @@ mod tests {
             let stored = write(&mut sink, 0, 4, &rows, &[b"bad"]).unwrap();
             let refused: Vec<_> =
                 stored.refused.iter().map(|reject| (reject.row, &*reject.reason, &*reject.detail)).collect();
-            let detail = "table `candles` has a row with the same key (source, symbol, timeframe, timestamp) and                 other values, whose `revision` is not older";
+            let detail = "table `candles` has a row with the same key (source, symbol, timeframe, timestamp) and \
+                 other values, whose `revision` is not older";
             assert_eq!((stored.duplicates, refused), (1, vec![(1, "key_taken", detail)]));
             assert_eq!(count(&folder, "candles"), 2);
             let again =
@@ -932,6 +937,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_row_that_differs_only_in_what_rules_add_is_a_duplicate() {
+        let folder = TempDir::new().unwrap();
+        let mut sink = open(&folder).unwrap();
+        let rows = candles(&[(1, 5.0, Some(3)), (1, 5.0, Some(2)), (1, 6.0, Some(2))]);
+        let stored = write(&mut sink, 0, 3, &rows, &[]).unwrap();
+        assert_eq!((stored.duplicates, stored.refused.len()), (1, 1));
+        assert_eq!(count(&folder, "candles WHERE close = 5 AND revision = 3"), 1);
     }
 
     #[test]
