@@ -475,7 +475,32 @@ fn check_columns(connection: &Connection, path: &Path, table: &str, columns: &[(
             )));
         }
     }
-    Ok(())
+    unfilled_column(connection, table, columns).map_err(say)?.map_or(Ok(()), |name| {
+        Err(Error::Surroundings(format!(
+            "column `{name}` of table `{table}` in `{path}` must have a value, and the pipeline has no such column: \
+             give it a default, or add the column to the pipeline"
+        )))
+    })
+}
+
+/// A column without which no row can be stored, and that the rows do not have.
+fn unfilled_column(
+    connection: &Connection,
+    table: &str,
+    columns: &[(&str, &str)],
+) -> rusqlite::Result<Option<String>> {
+    // A single INTEGER in the primary key is the rowid, which fills itself.
+    let required = "SELECT name FROM pragma_table_xinfo(?1) AS each WHERE \"notnull\" AND dflt_value IS NULL AND hidden = 0 \
+         AND NOT (pk = 1 AND upper(type) = 'INTEGER' AND (SELECT max(pk) FROM pragma_table_info(?1)) = 1)";
+    let mut statement = connection.prepare(required)?;
+    let names = statement.query_map([table], |row| row.get::<_, String>(0))?;
+    for name in names {
+        let name = name?;
+        if !columns.iter().any(|(column, _)| column.eq_ignore_ascii_case(&name)) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether a column declared as `existing` keeps the values of `declared` apart, by SQLite's rules of
@@ -940,6 +965,18 @@ mod tests {
     }
 
     #[test]
+    fn columns_that_fill_themselves_are_no_obstacle() {
+        let folder = TempDir::new().unwrap();
+        let create = "CREATE TABLE candles (id INTEGER PRIMARY KEY NOT NULL, desk TEXT NOT NULL DEFAULT 'a',
+            timestamp INT, close REAL, source TEXT, symbol TEXT, timeframe TEXT, revision INT, closed INT,
+            UNIQUE (source, symbol, timeframe, timestamp))";
+        database(&folder).execute_batch(create).unwrap();
+        let mut sink = open(&folder).unwrap();
+        write(&mut sink, 0, 2, &minutes(0..2), &[]).unwrap();
+        assert_eq!(count(&folder, "candles WHERE desk = 'a'"), 2);
+    }
+
+    #[test]
     fn a_row_that_differs_only_in_what_rules_add_is_a_duplicate() {
         let folder = TempDir::new().unwrap();
         let mut sink = open(&folder).unwrap();
@@ -1033,6 +1070,10 @@ mod tests {
                 "run `ALTER TABLE \"candles\" RENAME TO \"candles_old\";`",
             ),
             ("CREATE VIEW candles AS SELECT 1".into(), "is a view"),
+            (
+                format!("CREATE TABLE candles ({all}, closed INTEGER, desk TEXT NOT NULL)"),
+                "column `desk` of table `candles`",
+            ),
             (
                 format!(
                     "CREATE TABLE candles ({all}, closed INTEGER, PRIMARY KEY (timestamp)) WITHOUT ROWID"
