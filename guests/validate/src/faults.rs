@@ -28,16 +28,14 @@ impl Faults {
 
     /// Rejects the row for its first fault, and counts the others; nothing when there is none.
     pub fn reject(self, row: usize, outcome: &mut Outcome) {
-        let names: Vec<&str> =
-            self.0.iter().map(|(reason, _)| Reason::NAMES[reason.index() as usize]).collect();
-        let count = self.0.len();
-        if let Some((reason, detail)) = self.0.into_iter().next() {
-            let detail = match count {
-                1 => detail,
-                _ => format!("{detail} (1 of {count} faults: {})", names.join(", ")),
-            };
-            outcome.reject(row, reason, detail);
+        let Some((reason, detail)) = self.0.first() else { return };
+        if self.0.len() > 1 {
+            let names: Vec<&str> =
+                self.0.iter().map(|(reason, _)| Reason::NAMES[reason.index() as usize]).collect();
+            let detail = format!("{detail} (1 of {} faults: {})", names.len(), names.join(", "));
+            return outcome.reject(row, *reason, detail);
         }
+        self.0.into_iter().for_each(|(reason, detail)| outcome.reject(row, reason, detail));
     }
 }
 
@@ -161,12 +159,9 @@ fn prices(row: usize, candles: &Candles<'_>, limits: &Limits, faults: &mut Fault
         ("close", candles.close.get(row)),
     ];
     let listed = |is_wrong: &dyn Fn(f64) -> bool| {
-        let wrong = named.iter().filter_map(|(name, price)| price.map(|price| (*name, price)));
-        let texts: Vec<String> = wrong
-            .filter(|(_, price)| is_wrong(*price))
-            .map(|(name, price)| format!("{name} is {}", number(price)))
-            .collect();
-        (!texts.is_empty()).then(|| texts.join(", "))
+        let priced = named.iter().filter_map(|(name, price)| price.map(|price| (*name, price)));
+        let wrong = priced.filter(|(_, price)| is_wrong(*price));
+        wrong.map(|(name, price)| format!("{name} is {}", Number(price))).reduce(joined)
     };
     faults.extend(listed(&|price| !price.is_finite()).map(|text| (Reason::PriceNotFinite, text)));
     faults.extend(
@@ -178,7 +173,7 @@ fn prices(row: usize, candles: &Candles<'_>, limits: &Limits, faults: &mut Fault
     let [open, high, low, close] = named.map(|(_, price)| price.filter(|price| !price.is_nan()));
     let compared = |left: (&str, Option<f64>), word: &str, right: (&str, Option<f64>), is_wrong: bool| {
         let text =
-            || Some(format!("{} {} is {word} {} {}", left.0, number(left.1?), right.0, number(right.1?)));
+            || Some(format!("{} {} is {word} {} {}", left.0, Number(left.1?), right.0, Number(right.1?)));
         if is_wrong { text() } else { None }
     };
     let is_below =
@@ -187,10 +182,14 @@ fn prices(row: usize, candles: &Candles<'_>, limits: &Limits, faults: &mut Fault
     faults.extend(high_low.map(|text| (Reason::HighBelowLow, text)));
     let high_open = compared(("high", high), "below", ("open", open), is_below(high, open));
     let high_close = compared(("high", high), "below", ("close", close), is_below(high, close));
-    faults.extend(both(high_open, high_close).map(|text| (Reason::HighBelowBody, text)));
+    faults.extend(
+        high_open.into_iter().chain(high_close).reduce(joined).map(|text| (Reason::HighBelowBody, text)),
+    );
     let low_open = compared(("low", low), "above", ("open", open), is_below(open, low));
     let low_close = compared(("low", low), "above", ("close", close), is_below(close, low));
-    faults.extend(both(low_open, low_close).map(|text| (Reason::LowAboveBody, text)));
+    faults.extend(
+        low_open.into_iter().chain(low_close).reduce(joined).map(|text| (Reason::LowAboveBody, text)),
+    );
 }
 
 fn volume(row: usize, candles: &Candles<'_>) -> Option<(Reason, String)> {
@@ -200,14 +199,11 @@ fn volume(row: usize, candles: &Candles<'_>) -> Option<(Reason, String)> {
         _ if volume < 0.0 => Reason::NegativeVolume,
         _ => return None,
     };
-    Some((reason, format!("volume is {}", number(volume))))
+    Some((reason, format!("volume is {}", Number(volume))))
 }
 
-fn both(first: Option<String>, second: Option<String>) -> Option<String> {
-    match (first, second) {
-        (Some(first), Some(second)) => Some(format!("{first}, {second}")),
-        (first, second) => first.or(second),
-    }
+fn joined(first: String, second: String) -> String {
+    first + ", " + &second
 }
 
 fn enumerated(names: &[&str]) -> String {
@@ -219,9 +215,14 @@ fn enumerated(names: &[&str]) -> String {
 }
 
 /// A number for people: very large and very small ones with an exponent instead of hundreds of digits.
-pub fn number(value: f64) -> String {
-    let is_plain = value == 0.0 || (1e-6..1e16).contains(&value.abs()) || !value.is_finite();
-    if is_plain { format!("{value}") } else { format!("{value:e}") }
+pub struct Number(pub f64);
+
+impl std::fmt::Display for Number {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Number(value) = self;
+        let is_plain = *value == 0.0 || (1e-6..1e16).contains(&value.abs()) || !value.is_finite();
+        if is_plain { write!(formatter, "{value}") } else { write!(formatter, "{value:e}") }
+    }
 }
 
 /// A text for people: quoted, without control characters, at most 64 characters of it.

@@ -3,7 +3,7 @@
 use tidegate_guest::{PerSeries, SeriesColumns};
 
 use crate::calendar::Grid;
-use crate::faults::number;
+use crate::faults::Number;
 use crate::{Candles, Judged, Reason};
 
 /// How many series are remembered. All symbols of a hundred exchanges in several timeframes are fewer, and
@@ -60,7 +60,7 @@ impl Closes {
         let factor = self.factor;
         let is_jump = close > previous * factor || close * factor < previous;
         is_jump.then(|| {
-            let (close, previous) = (number(close), number(previous));
+            let (close, previous) = (Number(close), Number(previous));
             let detail = format!(
                 "close {close} differs from the previous close {previous} by more than a factor of {factor}"
             );

@@ -137,22 +137,34 @@ impl<'a> Quick<'a> {
 struct Names<'a> {
     indexes: &'a [u32],
     right: Vec<bool>,
-    /// Most batches have no wrong text, and nothing to look at.
-    are_all_right: bool,
+    /// The texts that are not right, when there are few.
+    few_wrong: Option<Vec<u32>>,
 }
+
+/// So many wrong texts are looked for in a block of indexes before it is dearer than looking up each index.
+const FEW_WRONG: usize = 4;
 
 impl<'a> Names<'a> {
     fn new(indexes: &'a [u32], right: Vec<bool>) -> Names<'a> {
-        let are_all_right = !right.is_empty() && !right.contains(&false);
-        Names { indexes, right, are_all_right }
+        let wrong: Vec<u32> =
+            (0..).zip(&right).filter(|(_, is_right)| !**is_right).map(|(index, _)| index).collect();
+        Names { indexes, right, few_wrong: (wrong.len() <= FEW_WRONG).then_some(wrong) }
     }
 
     fn row_is_right(&self, row: usize) -> bool {
-        self.are_all_right || self.right.get(self.indexes[row] as usize) == Some(&true)
+        self.right.get(self.indexes[row] as usize) == Some(&true)
     }
 
     fn block_is_right(&self, start: usize) -> bool {
-        self.are_all_right || (start..start + BLOCK).all(|row| self.row_is_right(row))
+        let Some(wrong) = &self.few_wrong else {
+            return (start..start + BLOCK).all(|row| self.row_is_right(row));
+        };
+        let indexes: &[u32; BLOCK] = block(self.indexes, start);
+        let texts = self.right.len() as u32;
+        indexes.iter().fold(true, |is_right, index| is_right & (*index < texts))
+            && wrong
+                .iter()
+                .all(|wrong| indexes.iter().fold(true, |is_right, index| is_right & (index != wrong)))
     }
 }
 
