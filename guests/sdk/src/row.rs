@@ -19,7 +19,7 @@
 /// writes starts with the row's own value instead: a rule changes it where it sets the field, and takes it away
 /// where it sets `None`.
 ///
-/// Nothing but such a column is copied to make a row, and columns are looked up once a batch. Such a rule costs two to three
+/// Nothing but such a column is copied to make a row, and columns are looked up once a batch. Such a rule costs three to four
 /// times as much as one over columns, which is still little; it reads no optional columns and keeps nothing
 /// between rows. A rule that needs either implements [`Rule`](crate::Rule) itself.
 ///
