@@ -6,8 +6,11 @@
 
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
+use arrow_array::types::UInt32Type;
+use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::{DataType, TimeUnit};
+use arrow_select::dictionary::garbage_collect_dictionary;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -160,7 +163,8 @@ impl RawBatch {
     }
 }
 
-/// Rows that decoded and have not been rejected or dropped, as columns.
+/// Rows that decoded and have not been rejected or dropped, as columns. Their texts are texts of these rows: a rule
+/// that fails on one that is gone would fail on all others with it.
 #[derive(Debug, Clone)]
 pub struct Batch {
     /// The columns; their types are those of [`Kind::data_type`].
@@ -193,6 +197,21 @@ pub struct Decoded {
     pub rejects: Vec<Reject>,
     /// Rows without a payload: empty lines, tombstones of a topic.
     pub tombstones: u64,
+}
+
+/// The batch without the texts that none of its rows uses.
+pub fn compacted(batch: &RecordBatch) -> RecordBatch {
+    let columns = batch.columns().iter().map(compact).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(batch.schema(), columns, &options)
+        .expect("only texts that no row uses are gone")
+}
+
+/// A column without the texts that none of its rows uses.
+pub fn compact(column: &ArrayRef) -> ArrayRef {
+    let Some(texts) = column.as_dictionary_opt::<UInt32Type>() else { return Arc::clone(column) };
+    // It fails only where texts or keys become more, and here they become fewer; the column is right either way.
+    garbage_collect_dictionary(texts).map_or_else(|_| Arc::clone(column), |texts| Arc::new(texts))
 }
 
 /// Bytes in hexadecimal, as `sha256sum` prints them.

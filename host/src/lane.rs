@@ -15,7 +15,7 @@ use crate::dead_letter::DeadLetter;
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
 use crate::pipeline_file::{self, Loaded, Remember};
-use crate::rule::{Component, Slot, compacted, fit};
+use crate::rule::{Component, Slot, fit};
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, Stored, Write};
 use crate::source::Source;
@@ -107,10 +107,6 @@ impl<'a> Lane<'a> {
     /// Each rule sees what the one before it kept.
     fn apply_rules(&mut self, raw: &RawBatch, decoded: Decoded, now_ms: i64) -> Result<Decided> {
         let Decoded { batch: mut kept, mut rejects, tombstones } = decoded;
-        if !rejects.is_empty() {
-            // A rule meets only texts of rows that it is given: one on which it fails must not cost the others.
-            kept.columns = compacted(&kept.columns);
-        }
         let mut dropped = Vec::new();
         let Lane { rules, sink, remember, .. } = self;
         for rule in rules {

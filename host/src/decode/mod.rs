@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use arrow_schema::{Field, Schema, SchemaRef};
 
-use crate::batch::{Batch, Decoded, Kind, Payload, RawBatch, RawRow, Reject};
+use crate::batch::{Batch, Decoded, Kind, Payload, RawBatch, RawRow, Reject, compacted};
 use crate::error::{Error, Result};
 use crate::pipeline_file::{Column, Columns, Decode, Format};
 use column::{ColumnBuilder, Rows};
@@ -170,6 +170,10 @@ impl Decoder {
                 parquet::decode(columns, self.row_bytes, &self.keys, &mut self.rows, &mut outcome);
             }
         }
+        let mut columns = self.rows.finish(&self.schema);
+        if !outcome.faults.is_empty() {
+            columns = compacted(&columns);
+        }
         let rejects = outcome.faults.into_iter().map(|(row, fault)| Reject {
             row,
             rule: self.rule.clone(),
@@ -180,7 +184,7 @@ impl Decoder {
         Decoded {
             rejects: rejects.collect(),
             tombstones: outcome.tombstones,
-            batch: Batch { columns: self.rows.finish(&self.schema), rows: outcome.kept },
+            batch: Batch { columns, rows: outcome.kept },
         }
     }
 

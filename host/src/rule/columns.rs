@@ -8,10 +8,9 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, TimestampMillisecondType, UInt32Type};
 use arrow_array::{
     Array, ArrayRef, BooleanArray, DictionaryArray, Float64Array, Int64Array, PrimitiveArray, RecordBatch,
-    RecordBatchOptions, StringArray, TimestampMillisecondArray,
+    StringArray, TimestampMillisecondArray,
 };
 use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder, Buffer, NullBuffer};
-use arrow_select::dictionary::garbage_collect_dictionary;
 
 use super::bindings::exports::tidegate::rule::rule as wire;
 use super::component::Description;
@@ -226,21 +225,6 @@ fn dictionary(
     let keys = PrimitiveArray::<UInt32Type>::new(indexes.into(), nulls);
     let values = StringArray::from_iter_values(texts.dictionary);
     DictionaryArray::try_new(keys, Arc::new(values)).map_err(|error| format!("is no dictionary: {error}"))
-}
-
-/// The batch without the texts that none of its rows uses.
-pub fn compacted(batch: &RecordBatch) -> RecordBatch {
-    let columns = batch.columns().iter().map(compact).collect();
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(batch.schema(), columns, &options)
-        .expect("only texts that no row uses are gone")
-}
-
-/// A column without the texts that none of its rows uses.
-pub fn compact(column: &ArrayRef) -> ArrayRef {
-    let Some(texts) = column.as_dictionary_opt::<UInt32Type>() else { return Arc::clone(column) };
-    // It fails only where texts or keys become more, and here they become fewer; the column is right either way.
-    garbage_collect_dictionary(texts).map_or_else(|_| Arc::clone(column), |texts| Arc::new(texts))
 }
 
 /// How many bytes the texts of answered columns have when each row has its own, as sinks write them.

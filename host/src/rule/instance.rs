@@ -151,7 +151,14 @@ impl Instance {
             self.call(|rule, store| rule.tidegate_rule_rule().call_transform(store, now_ms, batch))
         })?;
         let outcome = answer.map_err(|sentence| CallError::Refused(columns::cut(sentence)))?;
-        columns::check(outcome, &component.description, batch.num_rows()).map_err(CallError::Answer)
+        let outcome =
+            columns::check(outcome, &component.description, batch.num_rows()).map_err(CallError::Answer)?;
+        // One text in many rows is short in the answer, and long in the lines of a sink.
+        let limit_bytes = self.limits.output.0;
+        if columns::texts_exceed(&outcome.columns, limit_bytes) {
+            return Err(CallError::Output { limit_bytes });
+        }
+        Ok(outcome)
     }
 
     /// Shows the rule rows that the pipeline has written: the columns that it reads and writes.

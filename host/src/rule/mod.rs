@@ -15,7 +15,6 @@ pub mod fit;
 mod instance;
 mod slot;
 
-pub use columns::compacted;
 pub use component::{Component, Description, InputColumn};
 pub use instance::{CallError, Instance};
 pub use slot::{Applied, Slot};
