@@ -45,9 +45,9 @@ pub fn of(row: usize, candles: &Candles<'_>, limits: &Limits, texts: &Judged) ->
     faults.extend(missing(row, candles));
     faults.extend(source(row, candles, texts));
     faults.extend(symbol(row, candles, texts));
-    let grid = candles.timeframe.index(row).map(|index| texts.grids[index]);
+    let grid = candles.series.timeframe.index(row).map(|index| texts.grids[index]);
     if grid == Some(Grid::Malformed) {
-        let text = candles.timeframe.get(row).unwrap_or_default();
+        let text = candles.series.timeframe.get(row).unwrap_or_default();
         let detail = format!("timeframe {} is not a number and one of s, m, h, d, w, M", quoted(text));
         faults.extend(Some((Reason::MalformedTimeframe, detail)));
     }
@@ -55,7 +55,7 @@ pub fn of(row: usize, candles: &Candles<'_>, limits: &Limits, texts: &Judged) ->
         match out_of_range(ms, limits) {
             Some(fault) => faults.extend(Some(fault)),
             // A timestamp in the wrong unit says nothing about the grid.
-            None => faults.extend(off_grid(ms, grid, candles.timeframe.get(row))),
+            None => faults.extend(off_grid(ms, grid, candles.series.timeframe.get(row))),
         }
     }
     prices(row, candles, limits, &mut faults);
@@ -71,9 +71,9 @@ fn missing(row: usize, candles: &Candles<'_>) -> Option<(Reason, String)> {
         ("low", candles.low.present(row)),
         ("close", candles.close.present(row)),
         ("volume", candles.volume.present(row)),
-        ("source", candles.source.index(row).is_some()),
-        ("symbol", candles.symbol.index(row).is_some()),
-        ("timeframe", candles.timeframe.index(row).is_some()),
+        ("source", candles.series.source.index(row).is_some()),
+        ("symbol", candles.series.symbol.index(row).is_some()),
+        ("timeframe", candles.series.timeframe.index(row).is_some()),
     ];
     let missing: Vec<&str> =
         fields.into_iter().filter(|(_, present)| !present).map(|(name, _)| name).collect();
@@ -82,8 +82,8 @@ fn missing(row: usize, candles: &Candles<'_>) -> Option<(Reason, String)> {
 }
 
 fn source(row: usize, candles: &Candles<'_>, texts: &Judged) -> Option<(Reason, String)> {
-    let text = candles.source.get(row)?;
-    match texts.sources[candles.source.index(row)?] {
+    let text = candles.series.source.get(row)?;
+    match texts.sources[candles.series.source.index(row)?] {
         SourceVerdict::Known => None,
         SourceVerdict::Unknown => {
             let detail = format!("source {} is not one of the setting `sources`", quoted(text));
@@ -98,8 +98,8 @@ fn source(row: usize, candles: &Candles<'_>, texts: &Judged) -> Option<(Reason, 
 }
 
 fn symbol(row: usize, candles: &Candles<'_>, texts: &Judged) -> Option<(Reason, String)> {
-    let text = candles.symbol.get(row)?;
-    (!texts.symbols[candles.symbol.index(row)?]).then(|| {
+    let text = candles.series.symbol.get(row)?;
+    (!texts.symbols[candles.series.symbol.index(row)?]).then(|| {
         let detail = format!("symbol {} is not BASE/QUOTE or BASE/QUOTE:SETTLE", quoted(text));
         (Reason::MalformedSymbol, detail)
     })

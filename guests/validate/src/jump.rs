@@ -1,6 +1,6 @@
 //! The last close of each series, to find prices that jump.
 
-use tidegate_guest::{PerSeries, SeriesColumns};
+use tidegate_guest::PerSeries;
 
 use crate::calendar::Grid;
 use crate::faults::Number;
@@ -43,15 +43,31 @@ impl Closes {
 
     /// Before the first row of a batch.
     pub fn start(&mut self, candles: &Candles<'_>) {
-        self.of_series.start(&series_columns(candles), candles.rows);
+        self.of_series.start(&candles.series, candles.rows);
+    }
+
+    /// The number of the row's series, until the next is asked for. Rows that are rejected have series too, so the
+    /// room for it is made here.
+    pub fn series(&mut self, row: usize, candles: &Candles<'_>) -> Option<u32> {
+        if self.of_series.len() >= self.limit {
+            self.forget_oldest();
+        }
+        let touched = self.count;
+        let unknown = Close { timestamp: i64::MIN, price: 0.0, touched };
+        self.of_series.number(&candles.series, row, |_| Some(unknown))
     }
 
     /// The fault of a row whose close is too far from the previous one of its series. A row that is older than
     /// the newest close has no previous one.
-    pub fn jump(&mut self, row: usize, candles: &Candles<'_>, texts: &Judged) -> Option<(Reason, String)> {
+    pub fn jump(
+        &self,
+        series: Option<u32>,
+        row: usize,
+        candles: &Candles<'_>,
+        texts: &Judged,
+    ) -> Option<(Reason, String)> {
         let (timestamp, close) = (candles.timestamp.get(row)?, price(row, candles)?);
-        let series = self.series(row, candles)?;
-        let Close { timestamp: previous_timestamp, price: previous, .. } = self.of_series[series];
+        let Close { timestamp: previous_timestamp, price: previous, .. } = self.of_series[series?];
         let reach_ms = step_ms(row, candles, texts)?.saturating_mul(self.candles);
         let distance_ms = timestamp.saturating_sub(previous_timestamp);
         if previous == 0.0 || distance_ms < 0 || distance_ms > reach_ms {
@@ -69,25 +85,17 @@ impl Closes {
     }
 
     /// Makes the close of a row the previous one of its series, unless a newer candle has come before.
-    pub fn accept(&mut self, row: usize, candles: &Candles<'_>) {
-        let (Some(timestamp), Some(price)) = (candles.timestamp.get(row), price(row, candles)) else {
+    pub fn accept(&mut self, series: Option<u32>, row: usize, candles: &Candles<'_>) {
+        let (Some(series), Some(timestamp), Some(price)) =
+            (series, candles.timestamp.get(row), price(row, candles))
+        else {
             return;
         };
-        let Some(series) = self.series(row, candles) else { return };
         self.count += 1;
         let close = &mut self.of_series[series];
         if price > 0.0 && timestamp >= close.timestamp {
             *close = Close { timestamp, price, touched: self.count };
         }
-        if self.of_series.len() > self.limit {
-            self.forget_oldest();
-        }
-    }
-
-    fn series(&mut self, row: usize, candles: &Candles<'_>) -> Option<u32> {
-        let touched = self.count;
-        let unknown = Close { timestamp: i64::MIN, price: 0.0, touched };
-        self.of_series.number(&series_columns(candles), row, |_| Some(unknown))
     }
 
     fn forget_oldest(&mut self) {
@@ -99,10 +107,6 @@ impl Closes {
     }
 }
 
-fn series_columns<'a>(candles: &Candles<'a>) -> SeriesColumns<'a> {
-    SeriesColumns { source: candles.source, symbol: candles.symbol, timeframe: candles.timeframe }
-}
-
 /// The row's close, where it can be compared.
 fn price(row: usize, candles: &Candles<'_>) -> Option<f64> {
     candles.close.get(row).filter(|close| close.is_finite() && *close >= 0.0)
@@ -110,5 +114,37 @@ fn price(row: usize, candles: &Candles<'_>) -> Option<f64> {
 
 /// How long the row's candle lasts.
 fn step_ms(row: usize, candles: &Candles<'_>, texts: &Judged) -> Option<i64> {
-    texts.grids.get(candles.timeframe.index(row)?).and_then(Grid::longest_ms)
+    texts.grids.get(candles.series.timeframe.index(row)?).and_then(Grid::longest_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_guest::BatchBuilder;
+
+    use super::*;
+
+    #[test]
+    fn rows_that_are_rejected_do_not_grow_the_memory() {
+        let rows = 1_000;
+        let numbers = || std::iter::repeat_n(1.0, rows);
+        let batch = BatchBuilder::new(rows)
+            .timestamps("timestamp", std::iter::repeat_n(0, rows))
+            .floats("open", numbers())
+            .floats("high", numbers())
+            .floats("low", numbers())
+            .floats("close", numbers())
+            .floats("volume", numbers())
+            .texts("source", std::iter::repeat_n("kraken", rows))
+            .texts("symbol", (0..rows).map(|row| format!("S{row}/USD")))
+            .texts("timeframe", std::iter::repeat_n("1m", rows))
+            .build();
+        let candles = Candles::of(&batch).unwrap();
+        let mut closes = Closes::new(2.0, 60);
+        closes.limit = 64;
+        closes.start(&candles);
+        for row in 0..rows {
+            assert!(closes.series(row, &candles).is_some());
+            assert!(closes.of_series.len() <= 64);
+        }
+    }
 }

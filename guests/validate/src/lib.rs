@@ -16,7 +16,7 @@ mod words;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tidegate_guest::{
-    Batch, Duration, Floats, InputColumn, Kind, Outcome, OutputColumn, Rule, TextColumn, Timestamps, input,
+    Batch, Duration, Floats, InputColumn, Kind, Outcome, OutputColumn, Rule, SeriesColumns, Timestamps, input,
 };
 
 pub use calendar::Date;
@@ -169,15 +169,16 @@ impl Rule for Validate {
                 let mut suspects = suspects.into_iter().peekable();
                 for row in 0..candles.rows {
                     let is_suspect = suspects.next_if_eq(&row).is_some();
-                    let jump = closes.jump(row, &candles, &texts);
+                    let series = closes.series(row, &candles);
+                    let jump = closes.jump(series, row, &candles, &texts);
                     if !is_suspect && jump.is_none() {
-                        closes.accept(row, &candles);
+                        closes.accept(series, row, &candles);
                         continue;
                     }
                     let mut faults = faults::of(row, &candles, &limits, &texts);
                     faults.extend(jump);
                     if faults.is_empty() {
-                        closes.accept(row, &candles);
+                        closes.accept(series, row, &candles);
                     }
                     faults.reject(row, &mut outcome);
                 }
@@ -190,7 +191,8 @@ impl Rule for Validate {
         if let (Some(closes), Ok(candles)) = (&mut self.closes, Candles::of(output)) {
             closes.start(&candles);
             for row in 0..candles.rows {
-                closes.accept(row, &candles);
+                let series = closes.series(row, &candles);
+                closes.accept(series, row, &candles);
             }
         }
     }
@@ -217,9 +219,7 @@ struct Candles<'a> {
     low: Floats<'a>,
     close: Floats<'a>,
     volume: Floats<'a>,
-    source: TextColumn<'a>,
-    symbol: TextColumn<'a>,
-    timeframe: TextColumn<'a>,
+    series: SeriesColumns<'a>,
 }
 
 impl<'a> Candles<'a> {
@@ -232,9 +232,7 @@ impl<'a> Candles<'a> {
             low: batch.floats("low")?,
             close: batch.floats("close")?,
             volume: batch.floats("volume")?,
-            source: batch.texts("source")?,
-            symbol: batch.texts("symbol")?,
-            timeframe: batch.texts("timeframe")?,
+            series: SeriesColumns::of(batch)?,
         })
     }
 
@@ -246,9 +244,9 @@ impl<'a> Candles<'a> {
             self.low.presence(),
             self.close.presence(),
             self.volume.presence(),
-            self.source.presence(),
-            self.symbol.presence(),
-            self.timeframe.presence(),
+            self.series.source.presence(),
+            self.series.symbol.presence(),
+            self.series.timeframe.presence(),
         ]
     }
 }
@@ -271,9 +269,15 @@ struct Judged {
 impl Judged {
     fn of(candles: &Candles<'_>, known: &[String]) -> Judged {
         Judged {
-            sources: candles.source.dictionary().iter().map(|text| words::source(text, known)).collect(),
-            symbols: candles.symbol.dictionary().iter().map(|text| words::is_symbol(text)).collect(),
-            grids: candles.timeframe.dictionary().iter().map(|text| Grid::of(text)).collect(),
+            sources: candles
+                .series
+                .source
+                .dictionary()
+                .iter()
+                .map(|text| words::source(text, known))
+                .collect(),
+            symbols: candles.series.symbol.dictionary().iter().map(|text| words::is_symbol(text)).collect(),
+            grids: candles.series.timeframe.dictionary().iter().map(|text| Grid::of(text)).collect(),
         }
     }
 }

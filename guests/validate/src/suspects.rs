@@ -58,10 +58,10 @@ impl<'a> Quick<'a> {
             low: candles.low.values(),
             close: candles.close.values(),
             volume: candles.volume.values(),
-            timeframe: candles.timeframe.indexes(),
+            timeframe: candles.series.timeframe.indexes(),
             steps: texts.grids.iter().map(Grid::steps).collect(),
-            source: Names::new(candles.source.indexes(), texts.sources.iter().map(is_known).collect()),
-            symbol: Names::new(candles.symbol.indexes(), texts.symbols.clone()),
+            source: Names::new(candles.series.source.indexes(), texts.sources.iter().map(is_known).collect()),
+            symbol: Names::new(candles.series.symbol.indexes(), texts.symbols.clone()),
             presences: candles.presences().into_iter().flatten().collect(),
         }
     }
