@@ -172,7 +172,7 @@ const FAULTS: [Fault; 41] = {
         fault(3_332, Line("[1767571200000, 1, 2, 0.5, 1.5, 10]"), "decode", "not_a_row"),
         fault(3_433, InvalidByte, "decode", "invalid_utf8"),
         Fault { offset: 3_534, change: Line(""), fate: Fate::Tombstone },
-        // An exchange that repeats itself at once, after a minute, and after hours.
+        // An exchange that repeats itself at once, after two minutes, and after hours.
         Fault { offset: 4_000, change: Again(1), fate: Fate::Dropped },
         Fault { offset: 5_000, change: Again(12), fate: Fate::Dropped },
         Fault { offset: 6_000, change: Again(1_800), fate: Fate::Dropped },
