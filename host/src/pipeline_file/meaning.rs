@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::finding::Finding;
 use super::{
-    Column, ColumnSet, Columns, DeadLetter, FileFormat, Format, Loaded, Pipeline, Rule, Scalar, Sink, Source,
-    resolve,
+    Column, ColumnSet, Columns, DeadLetter, FileFormat, FileSource, Format, Loaded, Pipeline, Rule, Scalar, Sink,
+    Source, resolve,
 };
 use crate::batch::Kind;
 
@@ -216,25 +216,13 @@ impl Check<'_> {
     /// The source, the sink and the dead letter.
     fn ends(&mut self) {
         let Pipeline { source, decode, sink, dead_letter, .. } = &self.loaded.pipeline;
-        let Source::File(input) = source;
-        let path = &["source", "file", "path"];
-        if input.path.is_empty() {
-            self.add(path, "the path is empty; `-` is standard input");
-        }
-        if decode.format == Format::Parquet {
-            if input.path == "-" {
-                self.add(path, "Parquet is read from its end, so it cannot come from standard input");
-            } else if input.path.ends_with(".gz") || input.path.ends_with(".zst") {
-                self.add(
-                    path,
-                    "Parquet compresses by itself; a file that is compressed again cannot be read",
-                );
-            }
+        if let Source::File(input) = source {
+            self.input_file(input, decode.format);
         }
         match sink {
             Sink::Sqlite(sink) => self.sqlite(sink),
             Sink::File(sink) => self.output_path(&["sink", "file", "path"], &sink.path),
-            Sink::Stdout(_) => {}
+            Sink::Kafka(_) | Sink::Stdout(_) => {}
         }
         match dead_letter {
             Some(DeadLetter::Sqlite(table)) => {
@@ -249,9 +237,26 @@ impl Check<'_> {
                 }
             }
             Some(DeadLetter::File(file)) => self.output_path(&["dead_letter", "file", "path"], &file.path),
-            Some(DeadLetter::Stdout(_)) | None => {}
+            Some(DeadLetter::Kafka(_) | DeadLetter::Stdout(_)) | None => {}
         }
         self.same_files();
+    }
+
+    fn input_file(&mut self, input: &FileSource, format: Format) {
+        let path = &["source", "file", "path"];
+        if input.path.is_empty() {
+            self.add(path, "the path is empty; `-` is standard input");
+        }
+        if format == Format::Parquet {
+            if input.path == "-" {
+                self.add(path, "Parquet is read from its end, so it cannot come from standard input");
+            } else if input.path.ends_with(".gz") || input.path.ends_with(".zst") {
+                self.add(
+                    path,
+                    "Parquet compresses by itself; a file that is compressed again cannot be read",
+                );
+            }
+        }
     }
 
     fn sqlite(&mut self, sink: &super::SqliteSink) {
@@ -298,9 +303,10 @@ impl Check<'_> {
     /// No file may be two of source, sink, its position and dead letter, also where the sink names the file.
     fn same_files(&mut self) {
         let Pipeline { source, sink, dead_letter, .. } = &self.loaded.pipeline;
-        let Source::File(input) = source;
         let mut files: Vec<(&str, [&str; 3], String)> = Vec::new();
-        if input.path != "-" {
+        if let Source::File(input) = source
+            && input.path != "-"
+        {
             files.push(("the source", ["source", "file", "path"], input.path.clone()));
         }
         match sink {
@@ -313,7 +319,7 @@ impl Check<'_> {
                     files.push(("the sink's dead letter", path, sink.default_dead_letter()));
                 }
             }
-            Sink::Stdout(_) => {}
+            Sink::Kafka(_) | Sink::Stdout(_) => {}
         }
         if let Some(DeadLetter::File(file)) = dead_letter {
             files.push(("the dead letter", ["dead_letter", "file", "path"], file.path.clone()));

@@ -7,6 +7,7 @@
 mod build;
 pub mod finding;
 mod interpolate;
+mod kafka;
 pub mod meaning;
 mod tree;
 
@@ -22,6 +23,10 @@ use serde::{Deserialize, Deserializer};
 
 use crate::batch::Kind;
 use finding::{Finding, Mark};
+pub use kafka::{
+    Commit, Compression, Connection, DeadLetterTopic, Deleted, KafkaSink, KafkaSource, Mechanism, OPTIONS, Options,
+    Sasl, Secret, Start, Tls, Topics, default_group,
+};
 
 /// The largest pipeline file: 32 rules with their settings have a few KiB.
 const FILE_LIMIT_BYTES: u64 = 1 << 20;
@@ -176,6 +181,29 @@ pub struct Pipeline {
     /// How much of what was written is read back for the rules that remember.
     #[serde(default)]
     pub remember: Remember,
+    /// What a `kafka` sink promises; the others write rows and position in one step and need no choice.
+    #[serde(default)]
+    pub delivery: Delivery,
+    /// How many loops of this process share the partitions of a `kafka` source; 1 to 64. Each has its own memory
+    /// of rules and its own buffers.
+    #[serde(default = "default_lanes")]
+    pub lanes: usize,
+}
+
+fn default_lanes() -> usize {
+    1
+}
+
+/// What a `kafka` sink promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// Rows, dead letters and the position in the source become visible in one transaction.
+    #[default]
+    ExactlyOnce,
+    /// Without transactions: what was written shortly before a crash is written again, unless a rule that
+    /// remembers drops it.
+    AtLeastOnce,
 }
 
 /// Where rows come from.
@@ -184,6 +212,18 @@ pub struct Pipeline {
 pub enum Source {
     /// A file, read to its end.
     File(FileSource),
+    /// Topics of Kafka or Redpanda.
+    Kafka(Box<KafkaSource>),
+}
+
+impl Source {
+    /// The Kafka source, if it is one.
+    pub fn kafka(&self) -> Option<&KafkaSource> {
+        match self {
+            Source::Kafka(kafka) => Some(kafka),
+            Source::File(_) => None,
+        }
+    }
 }
 
 /// A file, read to its end.
@@ -342,6 +382,8 @@ pub enum Sink {
     Sqlite(SqliteSink),
     /// A JSON lines file, or a folder of Parquet files.
     File(FileSink),
+    /// A topic of Kafka or Redpanda.
+    Kafka(Box<KafkaSink>),
     /// JSON lines on standard output. Nothing is checkpointed: each run reads its source from the start.
     Stdout(StdoutSink),
 }
@@ -431,6 +473,8 @@ pub enum DeadLetter {
     Sqlite(DeadLetterTable),
     /// A JSON lines file.
     File(DeadLetterFile),
+    /// A topic on the sink's brokers, in the same transaction; only with a `kafka` sink.
+    Kafka(DeadLetterTopic),
     /// JSON lines on standard output.
     Stdout(StdoutSink),
 }

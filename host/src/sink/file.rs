@@ -238,6 +238,7 @@ fn dead_letter_path(
              `sink.file`"
                 .into(),
         )),
+        Some(pipeline_file::DeadLetter::Kafka(_)) => Err(super::kafka_dead_letter("file")),
         None => Ok(Some(config.default_dead_letter())),
     }
 }

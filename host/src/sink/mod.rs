@@ -11,7 +11,7 @@ use arrow_schema::SchemaRef;
 
 use crate::batch::{Partition, Position, Reject};
 use crate::dead_letter::DeadLetter;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pipeline_file;
 
 pub mod appended;
@@ -67,6 +67,7 @@ impl Sink {
             pipeline_file::Sink::File(config) => {
                 file::FileSink::open(config, pipeline, schema, folder).map(|sink| Sink::File(sink.into()))
             }
+            pipeline_file::Sink::Kafka(_) => todo_kafka(),
             pipeline_file::Sink::Stdout(_) => {
                 stdout::StdoutSink::open(pipeline.dead_letter.as_ref(), folder).map(Sink::Stdout)
             }
@@ -112,6 +113,17 @@ impl Sink {
             Sink::Stdout(sink) => sink.write(write).map(|()| Stored::default()),
         }
     }
+}
+
+fn todo_kafka<T>() -> Result<T> {
+    Err(Error::Files("kafka".into()))
+}
+
+/// A dead letter in Kafka is in the transaction of a sink in Kafka.
+fn kafka_dead_letter(sink: &str) -> Error {
+    Error::Files(format!(
+        "`dead_letter.kafka` needs `sink.kafka`: give `dead_letter.file` or `dead_letter.stdout` beside `sink.{sink}`"
+    ))
 }
 
 /// A path of the pipeline file. It is absolute, so that SQLite takes no name for anything but a file.

@@ -636,6 +636,7 @@ fn open_dead_letters(
             make_dead_letter_table(transaction, path, &table.table)
         }
         Some(pipeline_file::DeadLetter::Stdout(_)) => Ok(DeadLetters::Stdout(DeadLetterLines::Stdout)),
+        Some(pipeline_file::DeadLetter::Kafka(_)) => Err(super::kafka_dead_letter("sqlite")),
         Some(pipeline_file::DeadLetter::File(file)) => {
             let say = |error| sqlite_error(path, &error);
             transaction.execute_batch(DEAD_LETTER_FILES).map_err(say)?;

@@ -29,6 +29,7 @@ impl StdoutSink {
                         .into(),
                 ));
             }
+            Some(pipeline_file::DeadLetter::Kafka(_)) => return Err(super::kafka_dead_letter("stdout")),
         };
         Ok(StdoutSink { dead_letters })
     }

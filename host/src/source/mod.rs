@@ -26,6 +26,7 @@ impl Source {
         match config {
             pipeline_file::Source::File(config) => FileSource::open(&config.path, decode, limits, folder)
                 .map(|file| Source::File(Box::new(file))),
+            pipeline_file::Source::Kafka(_) => Err(crate::error::Error::Files("kafka".into())),
         }
     }
 
