@@ -9,9 +9,9 @@ use arrow_array::RecordBatch;
 use tempfile::NamedTempFile;
 use tidegate::batch::RawBatch;
 use tidegate::decode::Decoder;
-use tidegate::pipeline_file::{BatchLimits, Decode, FileSource, Rule, Source as SourceConfig};
+use tidegate::pipeline_file::{BatchLimits, Decode, Rule};
 use tidegate::rule::Slot;
-use tidegate::source::Source;
+use tidegate::source::file::FileSource;
 use tidegate_dedup::Dedup;
 use tidegate_enrich::Enrich;
 use tidegate_validate::Validate;
@@ -67,11 +67,11 @@ pub fn batches(file: &Path, rows: usize) -> Result<Vec<RecordBatch>> {
     Ok(batches)
 }
 
-fn open(file: &Path, rows: usize) -> Result<(Source, Decoder)> {
+fn open(file: &Path, rows: usize) -> Result<(FileSource, Decoder)> {
     let path = file.to_str().context("the name of the temporary file is no text")?.to_owned();
     let decode = Decode::default();
     let limits = BatchLimits { rows, ..BatchLimits::default() };
-    let source = Source::open(&SourceConfig::File(FileSource { path }), &decode, &limits, Path::new("/"))?;
+    let source = FileSource::open(&path, &decode, &limits, Path::new("/"))?;
     Ok((source, Decoder::new(&decode)?))
 }
 

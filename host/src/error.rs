@@ -14,6 +14,11 @@ pub enum Error {
     /// The surroundings are wrong (a missing input, a locked database): exit code 3.
     #[error("{0}")]
     Surroundings(String),
+    /// What was written since the last checkpoint does not count, or nobody knows whether it does: the lane goes
+    /// back to what is known to be written and does the rest again. It ends no pipeline; exit code 1 if it
+    /// nevertheless comes to that.
+    #[error("{0}")]
+    Rewind(String),
 }
 
 /// The result of everything that can end a command.
@@ -23,7 +28,7 @@ impl Error {
     /// The exit code: 1 failed while running, 2 the files are wrong, 3 the surroundings are wrong.
     pub fn code(&self) -> u8 {
         match self {
-            Error::Running(_) => 1,
+            Error::Running(_) | Error::Rewind(_) => 1,
             Error::Files(_) => 2,
             Error::Surroundings(_) => 3,
         }
@@ -36,6 +41,7 @@ impl Error {
             Error::Running(text) => Error::Running(format!("{context}: {text}")),
             Error::Files(text) => Error::Files(format!("{context}: {text}")),
             Error::Surroundings(text) => Error::Surroundings(format!("{context}: {text}")),
+            Error::Rewind(text) => Error::Rewind(format!("{context}: {text}")),
         }
     }
 }

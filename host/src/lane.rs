@@ -1,39 +1,75 @@
-//! THE LOOP: read, decode, apply the rules, write. The acknowledgement is the return value of `write`.
+//! THE LOOP: read, decode, apply the rules, write, checkpoint.
 //!
-//! A lane owns its source, its rule instances and its sink. A batch is written in one atomic step with its
-//! position, so whatever ends the process between two steps costs only the work of the batch in hand.
+//! A lane owns its partitions, its rule instances and its sink. What a checkpoint has made visible counts, together
+//! with its positions; whatever happens before it costs only the work since the checkpoint before. Most sinks make
+//! one of every batch.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::batch::{Batch, Decoded, Partition, Position, RawBatch, Reject};
+use crate::crash;
 use crate::dead_letter::DeadLetter;
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
+use crate::kafka::Patience;
 use crate::pipeline_file::{self, Loaded, Remember};
-use crate::rule::{Component, Slot, fit};
+use crate::rule::{Component, Slot, fit, warm};
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, Stored, Write};
-use crate::source::Source;
+use crate::source::{Next, Source, Start};
 use crate::summary::{DroppedBy, Progress, RejectedBy, RuleRun, Summary};
 
 /// Under which name rows are counted that the sink rejects or drops.
 const SINK: &str = "sink";
 
+/// The longest pause between two attempts to go on after a failure.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
 /// How a pipeline is run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RunOptions {
     /// Folder of the rules that are given by name.
     pub guests: PathBuf,
     /// The time that rules see, for tests and reproductions; the clock's when absent.
     pub now_ms: Option<i64>,
+    /// What this process is called among those that share a group; the same after a restart.
+    pub instance: String,
+    /// Keep trying to reach what is not there at the start.
+    pub wait: bool,
+    /// End when everything has been read, also where a source has no end of its own.
+    pub until_end: bool,
 }
 
-/// Runs a pipeline to the end of its source or until the shutdown.
+/// What a source or a sink needs to know beside the pipeline file.
+#[derive(Debug, Clone)]
+pub struct Place<'a> {
+    /// The folder of the pipeline file.
+    pub folder: &'a Path,
+    /// See [`RunOptions::instance`].
+    pub instance: &'a str,
+    /// Number of the lane, from 0.
+    pub lane: usize,
+    /// See [`RunOptions::until_end`].
+    pub until_end: bool,
+    /// See [`RunOptions::wait`].
+    pub patience: Patience,
+}
+
+impl Place<'_> {
+    /// What the lane is called among all lanes of all processes that share a group.
+    pub fn member(&self) -> String {
+        format!("{}-{}", self.instance, self.lane)
+    }
+}
+
+/// Runs a pipeline to the end of its source or until the shutdown, in as many lanes as it says.
 ///
 /// # Errors
 /// What the user must mend, as an [`Error`] with its exit code. What was written before it stays written.
@@ -44,30 +80,63 @@ pub fn run(
     progress: &Progress,
 ) -> Result<Summary> {
     let start = Instant::now();
-    let mut lane = Lane::open(loaded, options)?;
-    let mut account = Account::default();
-    while !shutdown.is_requested() {
-        let Some(raw) = lane.source.next_batch()? else { break };
-        let now_ms = options.now_ms.unwrap_or_else(clock_ms);
-        let decoded = lane.decoder.decode(&raw, &lane.host_version);
-        let decided = lane.apply_rules(&raw, decoded, now_ms)?;
-        let stored = lane.write(&raw, &decided, now_ms)?;
-        account.add(&raw, &decided, &stored, progress, &lane.source);
+    let components = load_components(loaded, options)?;
+    let stop = shutdown.child();
+    let results: Vec<Result<Summary>> = thread::scope(|scope| {
+        let lanes: Vec<_> = (0..loaded.pipeline.lanes)
+            .map(|number| {
+                let (components, stop) = (&components, &stop);
+                scope.spawn(move || {
+                    // One lane that cannot go on ends the others: the pipeline is wrong, not the lane.
+                    run_lane(number, loaded, components, options, stop, progress).inspect_err(|_| stop.request())
+                })
+            })
+            .collect();
+        lanes.into_iter().map(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    });
+    let mut sum = Summary { pipeline: loaded.pipeline.name.clone(), ..Summary::default() };
+    for summary in results {
+        sum.add(summary?);
     }
-    Ok(account.summary(&lane, start, shutdown))
+    Ok(Summary { seconds: start.elapsed().as_secs_f64(), stopped: shutdown.is_requested(), ..sum })
+}
+
+fn run_lane(
+    number: usize,
+    loaded: &Loaded,
+    components: &[Component],
+    options: &RunOptions,
+    shutdown: &Shutdown,
+    progress: &Progress,
+) -> Result<Summary> {
+    let mut lane = Lane::open(number, loaded, components, options, shutdown, progress)?;
+    while !shutdown.is_requested() {
+        match lane.turn() {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(Error::Rewind(why)) => lane.rewind(&why, shutdown)?,
+            Err(error) => return Err(error),
+        }
+    }
+    lane.checkpoint()?;
+    Ok(lane.account.summary(&lane.rules))
 }
 
 /// A loop's own things.
 struct Lane<'a> {
     pipeline: &'a str,
     remember: &'a Remember,
+    now_ms: Option<i64>,
     source: Source,
     decoder: Decoder,
     rules: Vec<Slot>,
     sink: Sink,
     positions: HashMap<Partition, Position>,
+    account: Account<'a>,
     /// What decides the rows that do not decode.
     host_version: Arc<str>,
+    /// How often in a row the lane had to go back.
+    rewinds: u32,
 }
 
 /// A batch after the rules.
@@ -81,39 +150,171 @@ struct Decided {
 
 impl<'a> Lane<'a> {
     /// Opens everything, so that whatever is wrong is found before the first row.
-    fn open(loaded: &'a Loaded, options: &RunOptions) -> Result<Lane<'a>> {
+    fn open(
+        number: usize,
+        loaded: &'a Loaded,
+        components: &[Component],
+        options: &'a RunOptions,
+        shutdown: &Shutdown,
+        progress: &'a Progress,
+    ) -> Result<Lane<'a>> {
         let pipeline = &loaded.pipeline;
-        let mut decoder = Decoder::new(&pipeline.decode)?;
-        let rules = open_rules(loaded, options, &decoder)?;
+        let place = Place {
+            folder: &loaded.folder,
+            instance: &options.instance,
+            lane: number,
+            until_end: options.until_end,
+            patience: Patience { forever: options.wait, shutdown: shutdown.clone() },
+        };
+        let decoder = Decoder::new(&pipeline.decode)?;
+        let rules = open_rules(loaded, components, &decoder)?;
         let schema = rules.last().map_or(decoder.schema(), Slot::schema);
-        let mut source = Source::open(&pipeline.source, &pipeline.decode, &pipeline.batch, &loaded.folder)?;
-        let mut sink = Sink::open(pipeline, schema, &loaded.folder)?;
-        let mut positions = HashMap::new();
-        for partition in source.partitions() {
-            let position = sink.position(&partition)?;
-            if source.is_resumable() {
-                source.seek(&partition, &position)?;
+        let source = Source::open(pipeline, &place)?;
+        let sink = Sink::open(pipeline, schema, &source, &place)?;
+        Ok(Lane {
+            pipeline: &pipeline.name,
+            remember: &pipeline.remember,
+            now_ms: options.now_ms,
+            source,
+            decoder,
+            rules,
+            sink,
+            positions: HashMap::new(),
+            account: Account::new(progress),
+            host_version: env!("CARGO_PKG_VERSION").into(),
+            rewinds: 0,
+        })
+    }
+
+    /// One turn of the loop; `false` at the end.
+    fn turn(&mut self) -> Result<bool> {
+        let Some(next) = self.source.next()? else { return Ok(false) };
+        let is_idle = matches!(next, Next::Idle);
+        match next {
+            Next::Batch(raw) => {
+                crash::point("after_read");
+                let now_ms = self.now_ms.unwrap_or_else(clock_ms);
+                let decoded = self.decoder.decode(&raw, &self.host_version);
+                let decided = self.apply_rules(&raw, decoded, now_ms)?;
+                crash::point("after_rules");
+                let stored = self.write(&raw, &decided, now_ms)?;
+                crash::point("after_write");
+                self.account.add(&raw, &decided, &stored);
             }
-            positions.insert(partition, position);
+            Next::Assigned(partitions) => self.take(&partitions)?,
+            Next::Revoked { partitions, is_lost } => self.give_up(&partitions, is_lost)?,
+            Next::Idle => {}
         }
-        if let Some(header) = source.header() {
-            decoder.set_header(header);
+        if self.sink.is_due(is_idle) {
+            self.checkpoint()?;
         }
-        let host_version = env!("CARGO_PKG_VERSION").into();
-        let remember = &pipeline.remember;
-        Ok(Lane { pipeline: &pipeline.name, remember, source, decoder, rules, sink, positions, host_version })
+        Ok(true)
+    }
+
+    /// Makes what was written count.
+    fn checkpoint(&mut self) -> Result<()> {
+        self.sink.checkpoint(&mut self.source)?;
+        self.account.commit(&self.source);
+        self.rewinds = 0;
+        Ok(())
+    }
+
+    /// Begins with partitions.
+    fn take(&mut self, partitions: &[Partition]) -> Result<()> {
+        let starts = self.starts(partitions)?;
+        self.source.assign(&starts)?;
+        if let Some(header) = self.source.header() {
+            self.decoder.set_header(header);
+        }
+        for Start { partition, position } in starts {
+            tracing::info!(topic = %partition.topic, partition = partition.number, "assigned");
+            self.positions.insert(partition, position.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// The positions that the sink keeps.
+    fn starts(&mut self, partitions: &[Partition]) -> Result<Vec<Start>> {
+        let start = |partition: &Partition| {
+            Ok(Start { partition: partition.clone(), position: self.sink.position(partition)? })
+        };
+        partitions.iter().map(start).collect()
+    }
+
+    /// Ends with partitions that others get. What was written of lost ones cannot be committed any more.
+    fn give_up(&mut self, partitions: &[Partition], is_lost: bool) -> Result<()> {
+        let result = match is_lost {
+            true if self.account.has_pending() => Err(Error::Rewind("the group has given partitions to others".into())),
+            true => Ok(()),
+            false => self.checkpoint(),
+        };
+        for partition in partitions {
+            tracing::info!(topic = %partition.topic, partition = partition.number, is_lost, "revoked");
+            self.positions.remove(partition);
+            self.rules.iter_mut().for_each(|rule| rule.forget(partition.number));
+        }
+        self.source.release(partitions)?;
+        result
+    }
+
+    /// Goes back to what counts, and forgets what the rules have seen since. Keeps trying until it has succeeded.
+    fn rewind(&mut self, why: &str, shutdown: &Shutdown) -> Result<()> {
+        tracing::warn!("{why}; what was written since the last checkpoint is done again");
+        self.account.discard();
+        self.rules.iter_mut().for_each(Slot::forget_all);
+        let mut why = Some(why.to_owned());
+        while why.is_some() && !shutdown.is_requested() {
+            self.pause(shutdown)?;
+            why = match self.go_back() {
+                Ok(()) => None,
+                Err(Error::Rewind(again)) => {
+                    tracing::warn!("{again}; trying again");
+                    Some(again)
+                }
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(())
+    }
+
+    fn go_back(&mut self) -> Result<()> {
+        self.source.check_member()?;
+        self.sink.recover(&mut self.source)?;
+        let partitions: Vec<Partition> = self.positions.keys().cloned().collect();
+        let starts = self.starts(&partitions)?;
+        self.source.rewind(&starts)?;
+        self.positions =
+            starts.into_iter().map(|start| (start.partition, start.position.unwrap_or_default())).collect();
+        Ok(())
+    }
+
+    /// Not at all the first time, then ever longer.
+    fn pause(&mut self, shutdown: &Shutdown) -> Result<()> {
+        let pause = Duration::from_millis(50 << self.rewinds.min(8)).min(PAUSE_MAX);
+        let is_first = self.rewinds == 0;
+        self.rewinds += 1;
+        let start = Instant::now();
+        while !is_first && start.elapsed() < pause && !shutdown.is_requested() {
+            thread::sleep(Duration::from_millis(50));
+            self.source.keep_alive()?;
+        }
+        Ok(())
     }
 
     /// Each rule sees what the one before it kept.
     fn apply_rules(&mut self, raw: &RawBatch, decoded: Decoded, now_ms: i64) -> Result<Decided> {
         let Decoded { batch: mut kept, mut rejects, tombstones } = decoded;
         let mut dropped = Vec::new();
-        let Lane { rules, sink, remember, .. } = self;
+        let Lane { rules, sink, remember, source, account, .. } = self;
+        let remembered = &account.progress.remembered;
+        let mut read_back = |partition: i32, columns: &[String], each: &mut dyn FnMut(_) -> Result<()>| {
+            // What is read back is what counts, so what was written must.
+            sink.checkpoint(source)?;
+            account.commit(source);
+            sink.read_back(partition, columns, remember, each)
+        };
+        warm(rules, raw.partition.number, &mut read_back, remembered)?;
         for rule in rules {
-            let mut read_back =
-                |partition: i32, columns: &[String], each: &mut dyn FnMut(_) -> Result<()>| {
-                    sink.read_back(partition, columns, remember, each)
-                };
             let applied = rule.apply(raw.partition.number, now_ms, kept, &mut read_back)?;
             kept = applied.kept;
             rejects.extend(applied.rejects);
@@ -130,9 +331,6 @@ impl<'a> Lane<'a> {
 
     /// Rows, dead letters and position in one step.
     fn write(&mut self, raw: &RawBatch, decided: &Decided, now_ms: i64) -> Result<Stored> {
-        if raw.is_empty() {
-            return Ok(Stored::default());
-        }
         let (pipeline, version) = (self.pipeline, &self.host_version);
         let dead_letter = |reject| DeadLetter::new(pipeline, raw, reject, now_ms);
         let refuse = |row: usize, reason: &str, detail: String| {
@@ -147,30 +345,35 @@ impl<'a> Lane<'a> {
         let position = self.positions.entry(raw.partition.clone()).or_default();
         let rejected: Vec<DeadLetter<'_>> =
             decided.rejects.iter().map(|reject| dead_letter(Cow::Borrowed(reject))).collect();
-        let stored = self.sink.write(&Write {
+        let write = Write {
             partition: &raw.partition,
             expected: position,
             next: &raw.next,
             kept: &decided.kept.columns,
             rejected: &rejected,
             refuse: &refuse,
-        })?;
+        };
+        let stored = self.sink.write(&write, &mut self.source)?;
         position.clone_from(&raw.next);
         Ok(stored)
     }
 }
 
-/// Loads the rules and checks that they fit the columns and each other.
-fn open_rules(loaded: &Loaded, options: &RunOptions, decoder: &Decoder) -> Result<Vec<Slot>> {
-    let mut components = Vec::new();
-    for rule in &loaded.pipeline.rules {
+/// Loads the components of the rules, which all lanes share.
+fn load_components(loaded: &Loaded, options: &RunOptions) -> Result<Vec<Component>> {
+    let load = |rule: &pipeline_file::Rule| {
         let path = pipeline_file::component_path(&loaded.folder, &options.guests, &rule.component);
-        components.push(Component::load(&path, &rule.limits)?);
-    }
+        Component::load(&path, &rule.limits)
+    };
+    loaded.pipeline.rules.iter().map(load).collect()
+}
+
+/// Makes a lane's rules and checks that they fit the columns and each other.
+fn open_rules(loaded: &Loaded, components: &[Component], decoder: &Decoder) -> Result<Vec<Slot>> {
     let mut slots: Vec<Slot> = Vec::new();
     for (rule, component) in loaded.pipeline.rules.iter().zip(components) {
         let schema = slots.last().map_or(decoder.schema(), Slot::schema);
-        let slot = Slot::new(rule, component, schema).map_err(|error| match error {
+        let slot = Slot::new(rule, component.clone(), schema).map_err(|error| match error {
             Error::Files(text) => Error::Files(loaded.redact(&text)),
             other => other,
         })?;
@@ -204,74 +407,107 @@ impl Decided {
     }
 }
 
-/// What a run has done so far.
+/// What a lane has done.
+struct Account<'a> {
+    progress: &'a Progress,
+    /// What counts.
+    committed: Counts,
+    /// What a checkpoint will make count.
+    pending: Counts,
+}
+
 #[derive(Default)]
-struct Account {
-    summary: Summary,
+struct Counts {
+    read: u64,
+    written: u64,
+    rejected: u64,
+    dropped: u64,
+    tombstones: u64,
     rejected_by: BTreeMap<(Arc<str>, Arc<str>), u64>,
     dropped_by: BTreeMap<Arc<str>, u64>,
 }
 
-impl Account {
-    fn add(
-        &mut self,
-        raw: &RawBatch,
-        decided: &Decided,
-        stored: &Stored,
-        progress: &Progress,
-        source: &Source,
-    ) {
+impl<'a> Account<'a> {
+    fn new(progress: &'a Progress) -> Account<'a> {
+        Account { progress, committed: Counts::default(), pending: Counts::default() }
+    }
+
+    fn add(&mut self, raw: &RawBatch, decided: &Decided, stored: &Stored) {
         let Stored { duplicates, refused } = stored;
-        let not_written = duplicates + refused.len() as u64;
-        let rejected = decided.rejects.len() + refused.len();
+        let pending = &mut self.pending;
+        pending.read += raw.len() as u64;
+        pending.written += decided.kept.rows.len() as u64 - duplicates - refused.len() as u64;
+        pending.rejected += (decided.rejects.len() + refused.len()) as u64;
+        pending.dropped += decided.dropped_rows() + duplicates;
+        pending.tombstones += decided.tombstones;
+        for reject in decided.rejects.iter().chain(refused) {
+            let key = (Arc::clone(&reject.rule), Arc::clone(&reject.reason));
+            *pending.rejected_by.entry(key).or_default() += 1;
+        }
+        for (rule, rows) in &decided.dropped {
+            *pending.dropped_by.entry(Arc::clone(rule)).or_default() += rows;
+        }
+        if *duplicates > 0 {
+            *pending.dropped_by.entry(SINK.into()).or_default() += duplicates;
+        }
+    }
+
+    /// What was added counts.
+    fn commit(&mut self, source: &Source) {
+        let pending = std::mem::take(&mut self.pending);
+        let Progress { rows_read, written, rejected, dropped, tombstones, .. } = self.progress;
         let count = |total: &mut u64, shown: &AtomicU64, rows: u64| {
             *total += rows;
             shown.fetch_add(rows, Ordering::Relaxed);
         };
-        let summary = &mut self.summary;
-        count(&mut summary.read, &progress.rows_read, raw.len() as u64);
-        count(&mut summary.written, &progress.written, decided.kept.rows.len() as u64 - not_written);
-        count(&mut summary.rejected, &progress.rejected, rejected as u64);
-        count(&mut summary.dropped, &progress.dropped, decided.dropped_rows() + duplicates);
-        count(&mut summary.tombstones, &progress.tombstones, decided.tombstones);
-        for reject in decided.rejects.iter().chain(refused) {
-            let key = (Arc::clone(&reject.rule), Arc::clone(&reject.reason));
-            *self.rejected_by.entry(key).or_default() += 1;
-        }
-        for (rule, rows) in &decided.dropped {
-            *self.dropped_by.entry(Arc::clone(rule)).or_default() += rows;
-        }
-        if *duplicates > 0 {
-            *self.dropped_by.entry(SINK.into()).or_default() += duplicates;
-        }
+        let sum = &mut self.committed;
+        count(&mut sum.read, rows_read, pending.read);
+        count(&mut sum.written, written, pending.written);
+        count(&mut sum.rejected, rejected, pending.rejected);
+        count(&mut sum.dropped, dropped, pending.dropped);
+        count(&mut sum.tombstones, tombstones, pending.tombstones);
+        pending.rejected_by.into_iter().for_each(|(key, rows)| *sum.rejected_by.entry(key).or_default() += rows);
+        pending.dropped_by.into_iter().for_each(|(rule, rows)| *sum.dropped_by.entry(rule).or_default() += rows);
         let (done, total) = source.progress();
-        progress.bytes_done.store(done, Ordering::Relaxed);
-        progress.bytes_total.store(total.unwrap_or(0), Ordering::Relaxed);
+        self.progress.bytes_done.store(done, Ordering::Relaxed);
+        self.progress.bytes_total.store(total.unwrap_or(0), Ordering::Relaxed);
     }
 
-    fn summary(self, lane: &Lane<'_>, start: Instant, shutdown: &Shutdown) -> Summary {
-        let rejected_by = self.rejected_by.into_iter();
-        let dropped_by = self.dropped_by.into_iter();
+    /// What was added since the last checkpoint does not count.
+    fn discard(&mut self) {
+        self.pending = Counts::default();
+    }
+
+    fn has_pending(&self) -> bool {
+        self.pending.read > 0
+    }
+
+    fn summary(self, rules: &[Slot]) -> Summary {
+        let Counts { read, written, rejected, dropped, tombstones, rejected_by, dropped_by } = self.committed;
         Summary {
-            pipeline: lane.pipeline.into(),
-            rejected_by: rejected_by
+            read,
+            written,
+            rejected,
+            dropped,
+            tombstones,
+            rejected_by: (rejected_by.into_iter())
                 .map(|((rule, reason), count)| RejectedBy {
                     rule: rule.to_string(),
                     reason: reason.to_string(),
                     count,
                 })
                 .collect(),
-            dropped_by: dropped_by.map(|(rule, count)| DroppedBy { rule: rule.to_string(), count }).collect(),
-            seconds: start.elapsed().as_secs_f64(),
-            stopped: shutdown.is_requested(),
-            rules: (lane.rules.iter())
+            dropped_by: (dropped_by.into_iter())
+                .map(|(rule, count)| DroppedBy { rule: rule.to_string(), count })
+                .collect(),
+            rules: (rules.iter())
                 .map(|rule| RuleRun {
                     rule: rule.name().into(),
                     sha256: rule.version().into(),
                     ns_per_row: rule.ns_per_row(),
                 })
                 .collect(),
-            ..self.summary
+            ..Summary::default()
         }
     }
 }

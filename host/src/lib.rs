@@ -10,16 +10,20 @@
 //! - [`rule`]: components: loading, limits, calls, checked answers
 //! - [`sink`]: where rows go, together with their positions
 //! - [`dead_letter`]: rejected rows with their original bytes and the reason
+//! - `kafka`: how to reach Kafka or Redpanda, for source and sink
 //! - [`error`]: what stops a pipeline, and the exit code it means
 //! - [`summary`]: what a run has done
 //! - [`shutdown`]: stopping on signals
+//! - `crash`: named points at which tests end the process
 //! - [`cli`]: the commands
 
 pub mod batch;
 pub mod cli;
+mod crash;
 pub mod dead_letter;
 pub mod decode;
 pub mod error;
+mod kafka;
 pub mod lane;
 pub mod pipeline_file;
 pub mod rule;

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     requested: Arc<AtomicBool>,
+    /// That of the whole, for a part of it.
+    whole: Option<Arc<AtomicBool>>,
 }
 
 impl Shutdown {
@@ -29,9 +31,15 @@ impl Shutdown {
         Ok(shutdown)
     }
 
+    /// One for a part: it stops with the whole, and by itself without stopping the whole.
+    pub fn child(&self) -> Shutdown {
+        Shutdown { requested: Arc::default(), whole: Some(Arc::clone(&self.requested)) }
+    }
+
     /// Whether a lane should finish its batch and stop.
     pub fn is_requested(&self) -> bool {
-        self.requested.load(Ordering::Relaxed)
+        let is_set = |flag: &Arc<AtomicBool>| flag.load(Ordering::Relaxed);
+        is_set(&self.requested) || self.whole.as_ref().is_some_and(is_set)
     }
 
     /// Requests the stop, as the first signal does.
@@ -51,6 +59,16 @@ mod tests {
         assert!(!clone.is_requested());
         signal_hook::low_level::raise(SIGTERM).unwrap();
         assert!(shutdown.is_requested() && clone.is_requested());
+    }
+
+    #[test]
+    fn a_part_stops_with_the_whole_and_by_itself() {
+        let whole = Shutdown::default();
+        let (one, other) = (whole.child(), whole.child());
+        one.request();
+        assert!(one.is_requested() && !other.is_requested() && !whole.is_requested());
+        whole.request();
+        assert!(other.is_requested());
     }
 
     #[test]

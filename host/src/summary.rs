@@ -17,6 +17,8 @@ pub struct Progress {
     pub dropped: AtomicU64,
     /// Empty rows.
     pub tombstones: AtomicU64,
+    /// Rows that were read back from the sink for rules that remember.
+    pub remembered: AtomicU64,
     /// Bytes of the source that have been read.
     pub bytes_done: AtomicU64,
     /// Bytes of the source in all; 0 when that is not known.
@@ -83,6 +85,36 @@ pub struct RuleRun {
 }
 
 impl Summary {
+    /// Adds what another lane of the same pipeline has done.
+    pub fn add(&mut self, other: Summary) {
+        // The mean over the rows of both.
+        let share = other.read as f64 / (self.read + other.read).max(1) as f64;
+        for rule in other.rules {
+            match self.rules.iter_mut().find(|known| known.rule == rule.rule) {
+                Some(known) => known.ns_per_row += (rule.ns_per_row - known.ns_per_row) * share,
+                None => self.rules.push(rule),
+            }
+        }
+        self.read += other.read;
+        self.written += other.written;
+        self.rejected += other.rejected;
+        self.dropped += other.dropped;
+        self.tombstones += other.tombstones;
+        for by in other.rejected_by {
+            let is_same = |known: &&mut RejectedBy| known.rule == by.rule && known.reason == by.reason;
+            match self.rejected_by.iter_mut().find(is_same) {
+                Some(known) => known.count += by.count,
+                None => self.rejected_by.push(by),
+            }
+        }
+        for by in other.dropped_by {
+            match self.dropped_by.iter_mut().find(|known| known.rule == by.rule) {
+                Some(known) => known.count += by.count,
+                None => self.dropped_by.push(by),
+            }
+        }
+    }
+
     /// Whether every row that was read is accounted for.
     pub fn is_conserved(&self) -> bool {
         self.read == self.written + self.rejected + self.dropped + self.tombstones

@@ -113,7 +113,7 @@ pub fn main() -> ExitCode {
 }
 
 fn log(global: &Global) {
-    let level = if global.quiet { LevelFilter::ERROR } else { LevelFilter::WARN };
+    let level = if global.quiet { LevelFilter::ERROR } else { LevelFilter::INFO };
     let lines = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_ansi(std::io::stderr().is_terminal())

@@ -29,7 +29,9 @@ EXAMPLES:
   tidegate run pipelines/quickstart.yaml
   tidegate run ingest.yaml validate.yaml --json | jq '{pipeline, read, rejected}'
   zcat candles.jsonl.gz | tidegate run from-stdin.yaml
-  tidegate run validate.yaml --now 2026-01-02T03:04:05Z   # the same verdicts as then")]
+  tidegate run validate.yaml --now 2026-01-02T03:04:05Z   # the same verdicts as then
+  tidegate run validate.yaml --instance b                 # a second process on one host
+  tidegate run validate.yaml --until-end --json           # what is there in Kafka now, and no more")]
 pub struct Arguments {
     /// Pipeline files
     #[arg(required = true, value_name = "FILE")]
@@ -40,12 +42,27 @@ pub struct Arguments {
     /// The time that rules see, for tests and reproductions
     #[arg(long, value_name = "RFC3339")]
     now: Option<jiff::Timestamp>,
+    /// Keep trying to reach brokers and topics that are not there at the start
+    #[arg(long)]
+    wait: bool,
+    /// End when everything has been read that is there, also from Kafka
+    #[arg(long)]
+    until_end: bool,
+    /// What this process is called among those that share a consumer group [default: the host's name]
+    ///
+    /// It must be the same after a restart, so that the process goes on at once with what it had, and differ from
+    /// that of every other process of the group.
+    #[arg(long, value_name = "NAME", env = "TIDEGATE_INSTANCE")]
+    instance: Option<String>,
 }
 
 pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
     let options = RunOptions {
         guests: global.guests_folder(),
         now_ms: arguments.now.map(jiff::Timestamp::as_millisecond),
+        instance: arguments.instance.clone().unwrap_or_else(host_name),
+        wait: arguments.wait,
+        until_end: arguments.until_end,
     };
     let shutdown = Shutdown::on_signals()?;
     let (pipelines, mut worst) = read(&arguments.files);
@@ -60,6 +77,11 @@ pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
         }
     }
     Ok(worst)
+}
+
+/// The host's name, which a restart does not change.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// The pipelines that can run, and the exit code of those that cannot.
@@ -145,6 +167,9 @@ fn update(bar: &ProgressBar, progress: &Progress) {
     }
     bar.set_position(value(&progress.bytes_done));
     let read = value(&progress.rows_read);
+    if read == 0 && value(&progress.remembered) > 0 {
+        return bar.set_message(format!("remembering, {} rows", grouped(value(&progress.remembered))));
+    }
     let seconds = bar.elapsed().as_secs_f64().max(0.001);
     bar.set_message(format!(
         "{} rows/s, {} kept, {} rejected, {} dropped",

@@ -227,7 +227,7 @@ impl fmt::Debug for Secret {
 
 /// Settings of librdkafka that a pipeline file may give: none that loads code or reads files, none on which
 /// delivery depends, and none that has a name of its own here.
-pub const OPTIONS: [&str; 26] = [
+pub const OPTIONS: [&str; 25] = [
     "batch.num.messages",
     "batch.size",
     "broker.address.family",
@@ -241,7 +241,6 @@ pub const OPTIONS: [&str; 26] = [
     "fetch.min.bytes",
     "fetch.wait.max.ms",
     "linger.ms",
-    "max.in.flight.requests.per.connection",
     "metadata.max.age.ms",
     "queue.buffering.max.kbytes",
     "queued.max.messages.kbytes",
@@ -299,6 +298,11 @@ pub fn default_group(pipeline: &str) -> String {
 }
 
 impl KafkaSink {
+    /// Where rejected rows go unless the pipeline file says it.
+    pub fn default_dead_letter(&self) -> String {
+        format!("{}-rejected", self.topic)
+    }
+
     /// How to reach the sink: as the source unless it has brokers of its own.
     pub fn connection<'a>(&'a self, source: Option<&'a KafkaSource>) -> Connection<'a> {
         match (&self.brokers, source) {

@@ -17,4 +17,4 @@ mod slot;
 
 pub use component::{Component, Description, InputColumn};
 pub use instance::{CallError, Instance};
-pub use slot::{Applied, Slot};
+pub use slot::{Applied, Slot, warm};

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
@@ -119,6 +120,16 @@ impl Slot {
     /// Mean time of its calls, the border included, in nanoseconds a row.
     pub fn ns_per_row(&self) -> f64 {
         if self.rows == 0 { 0.0 } else { self.time.as_nanos() as f64 / self.rows as f64 }
+    }
+
+    /// Throws the instance of a partition away: another lane or host goes on with it.
+    pub fn forget(&mut self, partition: i32) {
+        self.instances.remove(&partition);
+    }
+
+    /// Throws all instances away: they have seen rows that do not count.
+    pub fn forget_all(&mut self) {
+        self.instances.clear();
     }
 
     /// Applies the rule to a batch of a partition.
@@ -253,20 +264,25 @@ impl Slot {
         Ok(answer)
     }
 
+    fn new_instance(&self) -> Result<Instance> {
+        Instance::new(&self.component, &self.limits, &self.settings).map_err(|failure| {
+            Error::Running(format!("the rule `{}` failed when an instance was made: {failure}", self.name))
+        })
+    }
+
+    fn show(&self, instance: &mut Instance, rows: &RecordBatch) -> Result<()> {
+        instance.remember(rows).map_err(|failure| {
+            Error::Running(format!("the rule `{}` failed when it was shown rows: {failure}", self.name))
+        })
+    }
+
     /// A new instance that remembers what the sink has and what of this batch is already decided.
     fn start(&self, division: &mut Division<'_, '_>) -> Result<Instance> {
-        let fault = |failure: CallError| {
-            Error::Running(format!("the rule `{}` failed when an instance was made: {failure}", self.name))
-        };
-        let mut instance = Instance::new(&self.component, &self.limits, &self.settings).map_err(fault)?;
+        let mut instance = self.new_instance()?;
         if !instance.remembers() {
             return Ok(instance);
         }
-        let mut remember = |rows: RecordBatch| {
-            instance.remember(&rows).map_err(|failure| {
-                Error::Running(format!("the rule `{}` failed when it was shown rows: {failure}", self.name))
-            })
-        };
+        let mut remember = |rows: RecordBatch| self.show(&mut instance, &rows);
         (division.read_back)(division.partition, &self.remembered, &mut remember)?;
         for part in &division.parts {
             let columns = &part.kept.columns;
@@ -332,6 +348,54 @@ impl Slot {
         RecordBatch::try_new(Arc::clone(&self.schema), columns)
             .expect("lengths and types are the schema's: the answer was checked")
     }
+}
+
+/// Makes the instances of a partition that are missing, with one pass over what the sink has of it for all that
+/// remember.
+pub fn warm(
+    rules: &mut [Slot],
+    partition: i32,
+    read_back: &mut ReadBack<'_>,
+    remembered: &AtomicU64,
+) -> Result<()> {
+    let start = Instant::now();
+    let mut new: Vec<(usize, Instance)> = Vec::new();
+    let mut columns: Vec<String> = Vec::new();
+    let mut does_remember = false;
+    for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| !rule.instances.contains_key(&partition)) {
+        let instance = rule.new_instance()?;
+        if instance.remembers() {
+            does_remember = true;
+            columns.extend(rule.remembered.iter().filter(|name| !columns.contains(name)).cloned().collect::<Vec<_>>());
+        }
+        new.push((index, instance));
+    }
+    let (mut rows, mut said) = (0, Instant::now());
+    let mut show = |batch: RecordBatch| {
+        for (index, instance) in new.iter_mut().filter(|(_, instance)| instance.remembers()) {
+            let rule = &rules[*index];
+            let own: Vec<usize> =
+                rule.remembered.iter().filter_map(|name| batch.schema_ref().index_of(name).ok()).collect();
+            rule.show(instance, &batch.project(&own).expect("the indexes are the schema's own"))?;
+        }
+        rows += batch.num_rows() as u64;
+        remembered.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+        if said.elapsed() > Duration::from_secs(1) {
+            tracing::info!(partition, rows, "remembering");
+            said = Instant::now();
+        }
+        Ok(())
+    };
+    if does_remember {
+        read_back(partition, &columns, &mut show)?;
+    }
+    if rows > 0 {
+        tracing::info!(partition, rows, ms = start.elapsed().as_millis() as u64, "remembered");
+    }
+    for (index, instance) in new {
+        rules[index].instances.insert(partition, instance);
+    }
+    Ok(())
 }
 
 /// A batch while it is decided.

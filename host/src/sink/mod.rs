@@ -1,8 +1,8 @@
 //! Where rows go, together with their positions.
 //!
 //! A sink keeps the position of each source partition with the rows themselves and changes both in one atomic
-//! step, so a crash at any moment neither loses nor doubles a row: [`Sink::position`] says where to go on.
-//! Standard output is the exception: it keeps nothing.
+//! step, so a crash at any moment neither loses nor doubles a row: [`Sink::position`] says where to go on. Kafka
+//! makes such a step of many batches, the others of every batch. Standard output keeps nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -12,11 +12,14 @@ use arrow_schema::SchemaRef;
 use crate::batch::{Partition, Position, Reject};
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, Result};
+use crate::lane::Place;
 use crate::pipeline_file;
+use crate::source::Source;
 
 pub mod appended;
 pub mod file;
 pub mod json;
+mod kafka;
 pub mod sqlite;
 pub mod stdout;
 #[cfg(test)]
@@ -54,20 +57,29 @@ pub enum Sink {
     Sqlite(Box<sqlite::SqliteSink>),
     /// A JSON lines file, or a folder of Parquet files.
     File(Box<file::FileSink>),
+    /// A topic of Kafka or Redpanda.
+    Kafka(Box<kafka::KafkaSink>),
     /// Standard output.
     Stdout(stdout::StdoutSink),
 }
 
 impl Sink {
-    /// Opens or makes the place. `schema` has the columns of [`Write::kept`]. `folder` is the pipeline file's.
-    pub fn open(pipeline: &pipeline_file::Pipeline, schema: &SchemaRef, folder: &Path) -> Result<Sink> {
+    /// Opens or makes the place. `schema` has the columns of [`Write::kept`].
+    pub fn open(
+        pipeline: &pipeline_file::Pipeline,
+        schema: &SchemaRef,
+        source: &Source,
+        place: &Place<'_>,
+    ) -> Result<Sink> {
+        let folder = place.folder;
         match &pipeline.sink {
             pipeline_file::Sink::Sqlite(config) => sqlite::SqliteSink::open(config, pipeline, schema, folder)
                 .map(|sink| Sink::Sqlite(sink.into())),
             pipeline_file::Sink::File(config) => {
                 file::FileSink::open(config, pipeline, schema, folder).map(|sink| Sink::File(sink.into()))
             }
-            pipeline_file::Sink::Kafka(_) => todo_kafka(),
+            pipeline_file::Sink::Kafka(config) => kafka::KafkaSink::open(config, pipeline, schema, source, place)
+                .map(|sink| Sink::Kafka(sink.into())),
             pipeline_file::Sink::Stdout(_) => {
                 stdout::StdoutSink::open(pipeline.dead_letter.as_ref(), folder).map(Sink::Stdout)
             }
@@ -75,24 +87,26 @@ impl Sink {
     }
 
     /// The position up to which rows of this partition have been written; zero for a new one, and always for
-    /// standard output.
-    pub fn position(&mut self, partition: &Partition) -> Result<Position> {
+    /// standard output. `None` when the source's own group keeps it, together with the rows of this sink.
+    pub fn position(&mut self, partition: &Partition) -> Result<Option<Position>> {
         match self {
-            Sink::Sqlite(sink) => sink.position(partition),
-            Sink::File(sink) => Ok(sink.position(partition)),
-            Sink::Stdout(_) => Ok(Position::default()),
+            Sink::Sqlite(sink) => sink.position(partition).map(Some),
+            Sink::File(sink) => Ok(Some(sink.position(partition))),
+            Sink::Kafka(sink) => sink.position(partition),
+            Sink::Stdout(_) => Ok(Some(Position::default())),
         }
     }
 
     /// Reads back what was written, oldest first, at most as `remember` allows, in batches of at most
     /// 10,000 rows with `columns` of the schema in that order.
     ///
-    /// These sinks do not keep apart from which partition a row was, so each partition is given the rows of
-    /// all. The last `remember.rows` are read back; when `remember.window` is given and the rows have a
-    /// `timestamp`, only those within it of the newest among them. Last means written last.
+    /// Kafka gives the rows of the partition; the others do not keep apart from which partition a row was, so each
+    /// is given the rows of all. The last `remember.rows` are read back; when `remember.window` is given, only those
+    /// within it of the newest among them: by the rows' `timestamp`, in Kafka by the time of the message. Last means
+    /// written last.
     pub fn read_back(
         &mut self,
-        _partition: i32,
+        partition: i32,
         columns: &[String],
         remember: &pipeline_file::Remember,
         each: &mut dyn FnMut(RecordBatch) -> Result<()>,
@@ -100,23 +114,48 @@ impl Sink {
         match self {
             Sink::Sqlite(sink) => sink.read_back(columns, remember, each),
             Sink::File(sink) => sink.read_back(columns, remember, each),
+            Sink::Kafka(sink) => sink.read_back(partition, columns, remember, each),
             Sink::Stdout(_) => Ok(()),
         }
     }
 
-    /// Writes rows, dead letters and position in one atomic step. When it returns `Ok` all of it survives the
-    /// end of this process; otherwise nothing of it counts.
-    pub fn write(&mut self, write: &Write<'_>) -> Result<Stored> {
+    /// Writes rows, dead letters and position, which count together from the next checkpoint on. When it fails,
+    /// nothing of it counts.
+    pub fn write(&mut self, write: &Write<'_>, source: &mut Source) -> Result<Stored> {
+        let stored = match self {
+            Sink::Kafka(sink) => return sink.write(write, source),
+            Sink::Sqlite(sink) => sink.write(write)?,
+            Sink::File(sink) => sink.write(write).map(|()| Stored::default())?,
+            Sink::Stdout(sink) => sink.write(write).map(|()| Stored::default())?,
+        };
+        source.note_written(write.partition, write.next);
+        Ok(stored)
+    }
+
+    /// Whether a checkpoint is due; `is_idle` says that the source has nothing more for now.
+    pub fn is_due(&self, is_idle: bool) -> bool {
         match self {
-            Sink::Sqlite(sink) => sink.write(write),
-            Sink::File(sink) => sink.write(write).map(|()| Stored::default()),
-            Sink::Stdout(sink) => sink.write(write).map(|()| Stored::default()),
+            Sink::Kafka(sink) => sink.is_due(is_idle),
+            Sink::Sqlite(_) | Sink::File(_) | Sink::Stdout(_) => true,
         }
     }
-}
 
-fn todo_kafka<T>() -> Result<T> {
-    Err(Error::Files("kafka".into()))
+    /// What was written counts afterwards, and survives the end of this process. The sinks but Kafka have done it
+    /// with every write.
+    pub fn checkpoint(&mut self, source: &mut Source) -> Result<()> {
+        match self {
+            Sink::Kafka(sink) => sink.checkpoint(source),
+            Sink::Sqlite(_) | Sink::File(_) | Sink::Stdout(_) => Ok(()),
+        }
+    }
+
+    /// After an [`Error::Rewind`]: ends what was begun, so that what counts is known.
+    pub fn recover(&mut self, source: &mut Source) -> Result<()> {
+        match self {
+            Sink::Kafka(sink) => sink.recover(source),
+            Sink::Sqlite(_) | Sink::File(_) | Sink::Stdout(_) => Ok(()),
+        }
+    }
 }
 
 /// A dead letter in Kafka is in the transaction of a sink in Kafka.

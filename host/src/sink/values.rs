@@ -55,7 +55,8 @@ impl<'a> Values<'a> {
         batch.columns().iter().map(Values::of).collect()
     }
 
-    fn of(column: &'a ArrayRef) -> Values<'a> {
+    /// A column of a batch of the host.
+    pub fn of(column: &'a ArrayRef) -> Values<'a> {
         match Kind::of(column.data_type()) {
             Kind::Integer => Values::Integers(column.as_primitive::<Int64Type>()),
             Kind::Float => Values::Floats(column.as_primitive::<Float64Type>()),

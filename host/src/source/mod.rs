@@ -1,77 +1,155 @@
 //! Where rows come from.
 
-mod file;
-
-use std::path::Path;
+pub mod file;
+mod kafka;
 
 use crate::batch::{Partition, Position, RawBatch};
 use crate::error::Result;
-use crate::pipeline_file;
+use crate::lane::Place;
+use crate::pipeline_file::{self, Pipeline};
 use file::FileSource;
+use kafka::KafkaSource;
 
 /// A source of rows.
 pub enum Source {
     /// A file, standard input or a pipe.
-    File(Box<FileSource>),
+    File {
+        /// The file.
+        file: Box<FileSource>,
+        /// Whether its one partition has been given to the lane.
+        is_assigned: bool,
+    },
+    /// Topics of Kafka or Redpanda.
+    Kafka(Box<KafkaSource>),
+}
+
+/// What a source has next.
+#[derive(Debug)]
+pub enum Next {
+    /// Partitions that are this lane's from now on; they are read once [`Source::assign`] has said from where.
+    Assigned(Vec<Partition>),
+    /// Partitions that are to be given to others, with [`Source::release`].
+    Revoked {
+        /// The partitions.
+        partitions: Vec<Partition>,
+        /// Whether others may have them already: nothing of them can be committed any more.
+        is_lost: bool,
+    },
+    /// Rows of one partition, at least one.
+    Batch(RawBatch),
+    /// Nothing came within `batch.wait`.
+    Idle,
+}
+
+/// From where a partition is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// The partition.
+    pub partition: Partition,
+    /// The position that the sink keeps; `None` when the source's own group keeps it.
+    pub position: Option<Position>,
 }
 
 impl Source {
-    /// Opens the source without reading rows. `folder` is the pipeline file's. `limits` bound a batch.
-    pub fn open(
-        config: &pipeline_file::Source,
-        decode: &pipeline_file::Decode,
-        limits: &pipeline_file::BatchLimits,
-        folder: &Path,
-    ) -> Result<Source> {
-        match config {
-            pipeline_file::Source::File(config) => FileSource::open(&config.path, decode, limits, folder)
-                .map(|file| Source::File(Box::new(file))),
-            pipeline_file::Source::Kafka(_) => Err(crate::error::Error::Files("kafka".into())),
+    /// Opens the source without reading rows.
+    pub fn open(pipeline: &Pipeline, place: &Place<'_>) -> Result<Source> {
+        let Pipeline { source, decode, batch, .. } = pipeline;
+        match source {
+            pipeline_file::Source::File(config) => {
+                let file = FileSource::open(&config.path, decode, batch, place.folder)?;
+                Ok(Source::File { file: Box::new(file), is_assigned: false })
+            }
+            pipeline_file::Source::Kafka(_) => {
+                KafkaSource::open(pipeline, batch, place).map(|kafka| Source::Kafka(Box::new(kafka)))
+            }
         }
     }
 
-    /// The partitions that this source owns.
-    pub fn partitions(&self) -> Vec<Partition> {
+    /// The rows that come next, or what has happened to the partitions; `None` at the end.
+    pub fn next(&mut self) -> Result<Option<Next>> {
         match self {
-            Source::File(file) => vec![file.partition().clone()],
+            Source::File { file, is_assigned } => {
+                if !std::mem::replace(is_assigned, true) {
+                    return Ok(Some(Next::Assigned(vec![file.partition().clone()])));
+                }
+                Ok(file.next_batch()?.map(|raw| if raw.is_empty() { Next::Idle } else { Next::Batch(raw) }))
+            }
+            Source::Kafka(kafka) => kafka.next(),
         }
     }
 
-    /// Whether a later run can go on where this one stops. Standard input and pipes begin anew each time: their
-    /// positions are not worth keeping, and [`Source::seek`] does nothing.
-    pub fn is_resumable(&self) -> bool {
+    /// Begins to read partitions. A position that the data do not have, or whose fingerprint is another file's, is
+    /// an error. Standard input and pipes begin anew each time: their positions are not worth keeping.
+    pub fn assign(&mut self, starts: &[Start]) -> Result<()> {
         match self {
-            Source::File(file) => file.is_resumable(),
+            Source::File { file, .. } => {
+                starts.iter().filter_map(|start| start.position.as_ref()).try_for_each(|position| file.seek(position))
+            }
+            Source::Kafka(kafka) => kafka.assign(starts),
         }
     }
 
-    /// Goes to the position that the sink has. A position that the data do not have, or whose fingerprint
-    /// is another file's, is an error.
-    pub fn seek(&mut self, _partition: &Partition, position: &Position) -> Result<()> {
+    /// Gives partitions back.
+    pub fn release(&mut self, partitions: &[Partition]) -> Result<()> {
         match self {
-            Source::File(file) => file.seek(position),
+            Source::File { .. } => Ok(()),
+            Source::Kafka(kafka) => kafka.release(partitions),
         }
     }
 
-    /// The first line of a CSV file, once [`Source::seek`] has gone past it: for
+    /// Goes back to what counts as written: to the positions of the sink, or of the group where there are none.
+    pub fn rewind(&mut self, starts: &[Start]) -> Result<()> {
+        match self {
+            Source::File { .. } => self.assign(starts),
+            Source::Kafka(kafka) => kafka.rewind(),
+        }
+    }
+
+    /// For a sink that keeps the lane waiting: what the source must do to stay what it is.
+    pub fn keep_alive(&mut self) -> Result<()> {
+        match self {
+            Source::File { .. } => Ok(()),
+            Source::Kafka(kafka) => kafka.keep_alive(),
+        }
+    }
+
+    /// The sink has the rows before this position, and keeps it.
+    pub fn note_written(&self, partition: &Partition, position: &Position) {
+        if let Source::Kafka(kafka) = self {
+            kafka.note_written(partition, position);
+        }
+    }
+
+    /// An error when another process has taken this one's place for good.
+    pub fn check_member(&self) -> Result<()> {
+        match self {
+            Source::File { .. } => Ok(()),
+            Source::Kafka(kafka) => kafka.check_member(),
+        }
+    }
+
+    /// How many partitions the source has, where it has more than one.
+    pub fn partition_count(&self) -> Option<i32> {
+        match self {
+            Source::File { .. } => None,
+            Source::Kafka(kafka) => Some(kafka.partition_count()),
+        }
+    }
+
+    /// The first line of a CSV file, once [`Source::assign`] has gone past it: for
     /// [`crate::decode::Decoder::set_header`]. Otherwise it comes as the row with offset 0.
     pub fn header(&self) -> Option<&[u8]> {
         match self {
-            Source::File(file) => file.header(),
-        }
-    }
-
-    /// The next rows; empty when none came within `batch.wait`; `None` at the end.
-    pub fn next_batch(&mut self) -> Result<Option<RawBatch>> {
-        match self {
-            Source::File(file) => file.next_batch(),
+            Source::File { file, .. } => file.header(),
+            Source::Kafka(_) => None,
         }
     }
 
     /// Bytes read so far and in all, where that is known: for a progress bar.
     pub fn progress(&self) -> (u64, Option<u64>) {
         match self {
-            Source::File(file) => file.progress(),
+            Source::File { file, .. } => file.progress(),
+            Source::Kafka(_) => (0, None),
         }
     }
 }

@@ -1,0 +1,284 @@
+//! How to reach Kafka or Redpanda: what source and sink share. Only this module, `source::kafka`, `sink::kafka`
+//! and `dead_letter::topic` know rdkafka.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{ClientContext, TopicPartitionList};
+
+use crate::batch::Partition;
+use crate::error::{Error, Result};
+use crate::pipeline_file::Connection;
+use crate::shutdown::Shutdown;
+
+/// How long one question to a broker may take before it is asked again.
+pub const ASK: Duration = Duration::from_secs(5);
+
+/// How long a broker may stay silent at the start: below the 30 seconds that a person waits for a sentence.
+const REACH: Duration = Duration::from_secs(20);
+
+/// The same trouble is logged once in this time: librdkafka says it at every attempt.
+const REPEATED_AFTER: Duration = Duration::from_secs(10);
+
+/// Whether to wait for what is not there yet, and until when.
+#[derive(Debug, Clone)]
+pub struct Patience {
+    /// Keep trying (`--wait`).
+    pub forever: bool,
+    /// Ends the waiting.
+    pub shutdown: Shutdown,
+}
+
+impl Patience {
+    /// Whether something that has been tried since `start` is to be tried again.
+    pub fn lasts(&self, start: Instant) -> bool {
+        !self.shutdown.is_requested() && (self.forever || start.elapsed() < REACH)
+    }
+}
+
+/// The settings of a client for this connection. Paths are relative to `folder`.
+pub fn client_config(connection: Connection<'_>, folder: &Path) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", connection.brokers).set("client.id", "tidegate");
+    // Reconnects within a second of the broker's return.
+    config.set("reconnect.backoff.max.ms", "1000");
+    for (name, value) in &connection.options.0 {
+        config.set(name, value);
+    }
+    let protocol = match (connection.tls, connection.sasl) {
+        (None, None) => "plaintext",
+        (Some(_), None) => "ssl",
+        (None, Some(_)) => "sasl_plaintext",
+        (Some(_), Some(_)) => "sasl_ssl",
+    };
+    config.set("security.protocol", protocol);
+    if let Some(tls) = connection.tls {
+        let files = [
+            ("ssl.ca.location", &tls.ca),
+            ("ssl.certificate.location", &tls.certificate),
+            ("ssl.key.location", &tls.key),
+        ];
+        for (name, path) in files.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?))) {
+            config.set(name, folder.join(path).to_string_lossy());
+        }
+        if let Some(password) = &tls.key_password {
+            config.set("ssl.key.password", password.reveal());
+        }
+    }
+    if let Some(sasl) = connection.sasl {
+        config.set("sasl.mechanism", sasl.mechanism.name());
+        config.set("sasl.username", &sasl.username).set("sasl.password", sasl.password.reveal());
+    }
+    config
+}
+
+/// What a client says of itself while nobody asks.
+#[derive(Debug, Default)]
+pub struct Heard {
+    last: Mutex<Option<Trouble>>,
+}
+
+#[derive(Debug, Clone)]
+struct Trouble {
+    code: Option<RDKafkaErrorCode>,
+    reason: String,
+    logged: Instant,
+}
+
+impl Heard {
+    /// Keeps the error, and logs it unless it was just logged.
+    pub fn error(&self, error: &KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code();
+        // It says less than the error of a connection before it.
+        if code == Some(RDKafkaErrorCode::AllBrokersDown) {
+            return;
+        }
+        let mut last = self.last.lock().unwrap_or_else(|poison| poison.into_inner());
+        let logged = match &*last {
+            Some(trouble) if trouble.code == code && trouble.logged.elapsed() < REPEATED_AFTER => trouble.logged,
+            _ => {
+                tracing::warn!("Kafka: {reason}");
+                Instant::now()
+            }
+        };
+        *last = Some(Trouble { code, reason: reason.into(), logged });
+    }
+
+    /// What librdkafka logs beside errors.
+    pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(?level, facility, "librdkafka: {message}");
+    }
+
+    /// What was said last.
+    pub fn last(&self) -> Option<String> {
+        self.last.lock().ok()?.as_ref().map(|trouble| trouble.reason.clone())
+    }
+
+    /// Whether user, password or certificate were refused: trying again soon would not help.
+    fn is_refused(&self) -> bool {
+        let code = self.last.lock().ok().and_then(|last| last.as_ref()?.code);
+        matches!(
+            code,
+            Some(
+                RDKafkaErrorCode::Authentication
+                    | RDKafkaErrorCode::SaslAuthenticationFailed
+                    | RDKafkaErrorCode::UnsupportedSASLMechanism
+                    | RDKafkaErrorCode::IllegalSASLState
+                    | RDKafkaErrorCode::SSL
+            )
+        )
+    }
+}
+
+/// A client that only asks.
+#[derive(Debug, Default)]
+pub struct Asking(Heard);
+
+impl ClientContext for Asking {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Heard::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(&error, reason);
+    }
+}
+
+impl ConsumerContext for Asking {}
+
+/// A cluster that has been reached.
+pub struct Cluster {
+    consumer: BaseConsumer<Asking>,
+    setting: &'static str,
+    brokers: String,
+}
+
+impl Cluster {
+    /// Connects, by asking for `topic`, or says within half a minute why not.
+    ///
+    /// # Errors
+    /// [`Error::Surroundings`] that names the setting and the brokers.
+    pub fn reach(
+        connection: Connection<'_>,
+        topic: &str,
+        folder: &Path,
+        patience: &Patience,
+    ) -> Result<Cluster> {
+        let config = client_config(connection, folder);
+        let consumer: BaseConsumer<Asking> =
+            config.create_with_context(Asking::default()).map_err(|error| refused(connection, &error))?;
+        let cluster = Cluster { consumer, setting: connection.setting, brokers: connection.brokers.into() };
+        let start = Instant::now();
+        loop {
+            match cluster.consumer.fetch_metadata(Some(topic), Duration::from_secs(2)) {
+                Ok(_) => return Ok(cluster),
+                Err(error) => {
+                    // Errors of connections wait in the queue until somebody polls.
+                    while cluster.consumer.poll(Duration::ZERO).is_some() {}
+                    let heard = &cluster.consumer.context().0;
+                    if heard.is_refused() && !patience.forever {
+                        return Err(not_let_in(connection, &heard.last().unwrap_or_default()));
+                    }
+                    if !patience.lasts(start) {
+                        let reason = heard.last().unwrap_or_else(|| error.to_string());
+                        return Err(not_there(connection, &reason));
+                    }
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            }
+        }
+    }
+
+    /// How many partitions a topic has; `None` when it does not exist.
+    pub fn partitions(&self, topic: &str) -> Result<Option<i32>> {
+        let cannot = |reason: String| {
+            Error::Surroundings(format!(
+                "cannot ask for the topic `{topic}` at `{}` (`{}.brokers`): {reason}",
+                self.brokers, self.setting
+            ))
+        };
+        let metadata = self
+            .consumer
+            .fetch_metadata(Some(topic), 2 * ASK)
+            .map_err(|error| cannot(error.to_string()))?;
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
+        match found.error().map(RDKafkaErrorCode::from) {
+            None => Ok(i32::try_from(found.partitions().len()).ok().filter(|count| *count > 0)),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                Err(cannot("the user may not read its description; the broker's access lists decide that".into()))
+            }
+            Some(error) => Err(cannot(error.to_string())),
+        }
+    }
+
+    /// The partitions of a topic that must exist.
+    pub fn partitions_of_existing(&self, topic: &str, key: &str, patience: &Patience) -> Result<i32> {
+        let start = Instant::now();
+        loop {
+            if let Some(count) = self.partitions(topic)? {
+                return Ok(count);
+            }
+            // A topic that was just made is not known to every broker at once.
+            let is_young = start.elapsed() < Duration::from_secs(1);
+            if !(is_young || patience.forever) || patience.shutdown.is_requested() {
+                return Err(Error::Surroundings(format!(
+                    "the topic `{topic}` (`{}.{key}`) does not exist at `{}`; make it, or start with `--wait` to wait \
+                     for it",
+                    self.setting, self.brokers
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// The error of a client that cannot be made: one of its settings is wrong.
+pub fn refused(connection: Connection<'_>, error: &KafkaError) -> Error {
+    let reason = match error {
+        KafkaError::ClientConfig(_, reason, name, _) => format!("`{name}`: {reason}"),
+        KafkaError::ClientCreation(reason) => reason.clone(),
+        other => other.to_string(),
+    };
+    Error::Files(format!("a setting of `{}` is refused: {reason}", connection.setting))
+}
+
+fn not_there(connection: Connection<'_>, reason: &str) -> Error {
+    Error::Surroundings(format!(
+        "no broker of `{}.brokers` (`{}`) answers: {reason}; `--wait` keeps trying",
+        connection.setting, connection.brokers
+    ))
+}
+
+fn not_let_in(connection: Connection<'_>, reason: &str) -> Error {
+    let how = match connection.sasl {
+        Some(sasl) => format!("user `{}` with {}", sasl.username, sasl.mechanism.name()),
+        None => "without `sasl`".into(),
+    };
+    Error::Surroundings(format!(
+        "the brokers of `{}.brokers` (`{}`) do not let this program in ({how}): {reason}",
+        connection.setting, connection.brokers
+    ))
+}
+
+/// A list of partitions for librdkafka.
+pub fn list<'p>(partitions: impl IntoIterator<Item = &'p Partition>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition(&partition.topic, partition.number);
+    }
+    list
+}
+
+/// The partitions of a list of librdkafka.
+pub fn partitions(list: &TopicPartitionList) -> Vec<Partition> {
+    let partition = |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| Partition {
+        topic: element.topic().into(),
+        number: element.partition(),
+    };
+    list.elements().into_iter().map(partition).collect()
+}

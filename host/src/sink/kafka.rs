@@ -1,0 +1,940 @@
+//! A topic of Kafka or Redpanda.
+//!
+//! Rows are handed to the producer batch by batch and become visible at a checkpoint, about once a second. With
+//! `exactly_once` the checkpoint is a transaction of rows, dead letters and the group's offsets; with
+//! `at_least_once` the offsets are committed once all rows are acknowledged.
+//!
+//! Whatever fails in between is undone as a whole: [`KafkaSink::recover`] makes a new producer, which ends what its
+//! predecessor has begun, and the lane goes back to the committed offsets.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use futures_executor::block_on;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use sha2::{Digest, Sha256};
+
+use super::json::{RowWriter, append_integer};
+use super::values::{READ_BACK_ROWS, Value, Values, window_start};
+use super::{Stored, Write};
+use crate::batch::{Kind, Partition, Payload, Position, RawBatch, RawRow, hex, json_name};
+use crate::dead_letter::DeadLetter;
+use crate::decode::Decoder;
+use crate::error::{Error, Result};
+use crate::kafka::{ASK, Asking, Cluster, Heard, Patience, client_config, refused};
+use crate::lane::Place;
+use crate::pipeline_file::{
+    self, Column, Columns, Commit, Connection, Decode, Delivery, Format, KafkaSink as Config, Remember, default_group,
+};
+use crate::shutdown::Shutdown;
+use crate::source::Source;
+
+/// How long the broker keeps a transaction whose producer is gone. Until then readers of committed rows see nothing
+/// behind it, so it is short; a checkpoint every second is far below it.
+const TRANSACTION_MS: &str = "15000";
+
+/// One step of waiting for the broker, between two signs of life to the group.
+const STEP: Duration = Duration::from_millis(250);
+
+/// What is waited for at most before the outcome counts as unknown: longer than the broker keeps a transaction.
+const OUTCOME: Duration = Duration::from_secs(30);
+
+/// How long an open transaction of another producer is waited for: brokers end most after a minute.
+const OPEN_TRANSACTION: Duration = Duration::from_secs(60);
+
+/// How long a stop waits for the last checkpoint.
+const LAST_CHECKPOINT: Duration = Duration::from_secs(10);
+
+/// Rows on their way to the broker, for a lane: two batches.
+const ON_THE_WAY_KIB: &str = "32768";
+
+/// What a message weighs beside its key and value, in a batch of one: headers of record and batch, rounded up.
+const AROUND_A_MESSAGE_BYTES: usize = 256;
+
+/// The broker's limit of a message, where it does not say.
+const MESSAGE_BYTES: usize = 1_000_000;
+
+/// How many offsets from the end the newest message time is looked for.
+const NEWEST_AMONG: i64 = 1000;
+
+/// A topic.
+pub struct KafkaSink {
+    producer: BaseProducer<Deliveries>,
+    /// Makes a producer.
+    config: ClientConfig,
+    /// Makes a consumer that reads back.
+    reader: ClientConfig,
+    /// Says where partitions end with all that is not committed.
+    asking: BaseConsumer<Asking>,
+    brokers: String,
+    is_transactional: bool,
+    topic: Target,
+    dead_letter: Target,
+    schema: SchemaRef,
+    /// The columns of a message's key.
+    key: Vec<usize>,
+    commit: Commit,
+    step: Option<Step>,
+    positions: Positions,
+    shutdown: Shutdown,
+}
+
+/// A topic to write to.
+struct Target {
+    name: String,
+    partitions: i32,
+    /// What a message may weigh.
+    limit_bytes: usize,
+}
+
+/// Rows since the last checkpoint.
+struct Step {
+    since: Instant,
+    rows: usize,
+    next: HashMap<Partition, Position>,
+}
+
+/// Where the positions of the source are kept.
+enum Positions {
+    /// With the group of a Kafka source.
+    Group,
+    /// With a group of their own, as the offset of the topic's partition 0, for a source that has no group.
+    Own(Box<BaseConsumer<Asking>>),
+}
+
+impl KafkaSink {
+    /// Reaches the brokers, checks the topics, and ends what an earlier process has left unfinished.
+    pub fn open(
+        config: &Config,
+        pipeline: &pipeline_file::Pipeline,
+        schema: &SchemaRef,
+        source: &Source,
+        place: &Place<'_>,
+    ) -> Result<KafkaSink> {
+        let connection = config.connection(pipeline.source.kafka());
+        let cluster = Cluster::reach(connection, &config.topic, place.folder, &place.patience)?;
+        let dead_letter_name = pipeline.dead_letter_topic().unwrap_or_else(|| config.default_dead_letter());
+        let topics = Topics { cluster: &cluster, connection, config, source, place };
+        let topic = topics.target(&config.topic, "sink.kafka.topic")?;
+        let dead_letter = topics.target(&dead_letter_name, "dead_letter.kafka.topic")?;
+        if let Some(count) = source.partition_count().filter(|count| *count > topic.partitions) {
+            return Err(Error::Surroundings(format!(
+                "the topic `{}` (`sink.kafka.topic`) has {} partitions and the source's has {count}; rows go to the \
+                 partition of the same number, so give it {count}",
+                topic.name, topic.partitions
+            )));
+        }
+        let is_transactional = pipeline.delivery == Delivery::ExactlyOnce;
+        let producer_config = producer_config(config, pipeline, connection, [&topic, &dead_letter], place);
+        let mut reader = client_config(connection, place.folder);
+        reader
+            .set("group.id", format!("{}-read-back", default_group(&pipeline.name)))
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "earliest")
+            .set("fetch.queue.backoff.ms", "5")
+            .set("queued.max.messages.kbytes", "16384")
+            .set_log_level(RDKafkaLogLevel::Warning);
+        let positions = match source {
+            Source::Kafka(_) => Positions::Group,
+            Source::File { .. } => {
+                let mut own = reader.clone();
+                own.set("group.id", default_group(&pipeline.name));
+                let consumer = own.create_with_context(Asking::default());
+                Positions::Own(Box::new(consumer.map_err(|error| refused(connection, &error))?))
+            }
+        };
+        let asking = client_config(connection, place.folder)
+            .set("isolation.level", "read_uncommitted")
+            .create_with_context(Asking::default())
+            .map_err(|error| refused(connection, &error))?;
+        let producer: BaseProducer<Deliveries> = producer_config
+            .create_with_context(Deliveries::default())
+            .map_err(|error| refused(connection, &error))?;
+        let mut sink = KafkaSink {
+            producer,
+            config: producer_config,
+            reader,
+            asking,
+            brokers: connection.brokers.into(),
+            is_transactional,
+            key: key_columns(config, schema)?,
+            topic,
+            dead_letter,
+            schema: schema.clone(),
+            commit: config.commit,
+            step: None,
+            positions,
+            shutdown: place.patience.shutdown.clone(),
+        };
+        sink.begin_with(&place.patience)?;
+        Ok(sink)
+    }
+
+    /// The first `init_transactions`, whose failure is the user's to mend.
+    fn begin_with(&mut self, patience: &Patience) -> Result<()> {
+        let start = Instant::now();
+        while self.is_transactional {
+            let Err(error) = self.producer.init_transactions(ASK) else { break };
+            let code = error.rdkafka_error_code();
+            if code == Some(RDKafkaErrorCode::UnsupportedFeature) {
+                return Err(Error::Surroundings(format!(
+                    "the brokers at `{}` have no transactions; `delivery: at_least_once` does without",
+                    self.brokers
+                )));
+            }
+            let is_over = matches!(&error, KafkaError::Transaction(error) if !error.is_retriable());
+            if is_over || !patience.lasts(start) {
+                return Err(Error::Surroundings(format!(
+                    "cannot begin transactions at `{}`: {}",
+                    self.brokers,
+                    reason(&error)
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The position that this sink keeps for the partition; `None` when the source's own group keeps it.
+    pub fn position(&mut self, _partition: &Partition) -> Result<Option<Position>> {
+        let Positions::Own(consumer) = &self.positions else { return Ok(None) };
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(&self.topic.name, 0);
+        let start = Instant::now();
+        let found = loop {
+            match consumer.committed_offsets(asked.clone(), ASK) {
+                Ok(found) => break found,
+                Err(_) if start.elapsed() < OUTCOME => {}
+                Err(error) => return Err(self.rewind("cannot ask for the position", &error)),
+            }
+        };
+        let elements = found.elements();
+        let position = elements.first().and_then(|element| match element.offset() {
+            Offset::Offset(offset) => Some(Position {
+                next_offset: u64::try_from(offset).ok()?,
+                fingerprint: element.metadata().into(),
+            }),
+            _ => None,
+        });
+        Ok(Some(position.unwrap_or_default()))
+    }
+
+    /// Hands rows and dead letters to the producer. They count from the next checkpoint on.
+    pub fn write(&mut self, write: &Write<'_>, source: &mut Source) -> Result<Stored> {
+        self.begin()?;
+        let mut stored = Stored::default();
+        let partition = self.output_partition(write.partition)?;
+        let writer = RowWriter::new(write.kept);
+        let key = Key { columns: self.key.iter().map(|&index| Values::of(write.kept.column(index))).collect() };
+        let (mut value, mut key_text) = (Vec::with_capacity(512), Vec::with_capacity(64));
+        for row in 0..write.kept.num_rows() {
+            value.clear();
+            writer.append(row, &mut value);
+            let has_key = key.append(row, &mut key_text);
+            let bytes = value.len() + key_text.len() + AROUND_A_MESSAGE_BYTES;
+            if bytes > self.topic.limit_bytes {
+                let detail = format!(
+                    "the row has {} bytes of JSON, and `{}` takes messages of {} bytes at most",
+                    value.len(),
+                    self.topic.name,
+                    self.topic.limit_bytes
+                );
+                let refused = (write.refuse)(row, "too_large", detail);
+                self.send_dead_letter(&refused, source)?;
+                stored.refused.push(refused.reject.into_owned());
+                continue;
+            }
+            let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic.name).payload(value.as_slice());
+            record.partition = partition;
+            if has_key {
+                record = record.key(key_text.as_slice());
+            }
+            self.send(record, source)?;
+        }
+        for dead_letter in write.rejected {
+            self.send_dead_letter(dead_letter, source)?;
+        }
+        self.producer.poll(Duration::ZERO);
+        self.check_deliveries()?;
+        let step = self.step.get_or_insert_with(Step::new);
+        step.rows += write.kept.num_rows() + write.rejected.len();
+        step.next.insert(write.partition.clone(), write.next.clone());
+        Ok(stored)
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        if self.step.is_none() {
+            if self.is_transactional {
+                self.producer.begin_transaction().map_err(|error| self.rewind("cannot begin a transaction", &error))?;
+            }
+            self.step = Some(Step::new());
+        }
+        Ok(())
+    }
+
+    /// The partition for rows of `partition`: the one of the same number; by their keys for a source that has one
+    /// partition only.
+    fn output_partition(&self, partition: &Partition) -> Result<Option<i32>> {
+        match self.positions {
+            Positions::Own(_) => Ok(None),
+            Positions::Group if partition.number < self.topic.partitions => Ok(Some(partition.number)),
+            Positions::Group => Err(Error::Surroundings(format!(
+                "`{}` has got a partition {}, and `{}` has {} partitions; give it as many",
+                partition.topic, partition.number, self.topic.name, self.topic.partitions
+            ))),
+        }
+    }
+
+    fn send_dead_letter(&self, dead_letter: &DeadLetter<'_>, source: &mut Source) -> Result<()> {
+        let payload = &*dead_letter.payload;
+        let headers = headers(dead_letter);
+        let around = AROUND_A_MESSAGE_BYTES + header_bytes(&headers);
+        let room = self.dead_letter.limit_bytes.saturating_sub(around);
+        let (payload, headers) = if payload.len() <= room {
+            (payload, headers)
+        } else {
+            let headers = headers
+                .insert(Header { key: "tidegate-payload-bytes", value: Some(&payload.len().to_string()) })
+                .insert(Header { key: "tidegate-payload-sha256", value: Some(&sha256(payload)) });
+            (&payload[..room.saturating_sub(AROUND_A_MESSAGE_BYTES)], headers)
+        };
+        let partition = dead_letter.partition.rem_euclid(self.dead_letter.partitions);
+        let record = BaseRecord::<[u8], [u8]>::to(&self.dead_letter.name)
+            .partition(partition)
+            .payload(payload)
+            .headers(headers);
+        self.send(record, source)
+    }
+
+    /// Hands a message to the producer; waits while too many are on the way.
+    fn send(&self, mut record: BaseRecord<'_, [u8], [u8]>, source: &mut Source) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            record = match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), record)) => record,
+                Err((error, _)) => return Err(self.rewind("a row is not taken", &error)),
+            };
+            self.producer.poll(Duration::from_millis(1));
+            self.check_deliveries()?;
+            self.wait(source, start)?;
+        }
+    }
+
+    /// Whether a checkpoint is due; rows wait for nothing when the source `is_idle`.
+    pub fn is_due(&self, is_idle: bool) -> bool {
+        self.step.as_ref().is_some_and(|step| {
+            is_idle || step.rows >= self.commit.rows || step.since.elapsed() >= self.commit.wait.0
+        })
+    }
+
+    /// Makes what was written visible, together with the positions. Afterwards all of it counts; when it fails,
+    /// nothing counts, or nobody knows, until [`KafkaSink::recover`].
+    pub fn checkpoint(&mut self, source: &mut Source) -> Result<()> {
+        let Some(step) = &self.step else { return Ok(()) };
+        let offsets = self.offsets(step)?;
+        let start = Instant::now();
+        while self.producer.in_flight_count() > 0 {
+            // `flush` of this crate waits 100 ms at least, whenever the last acknowledgement comes.
+            self.producer.poll(Duration::from_millis(1));
+            self.check_deliveries()?;
+            self.wait(source, start)?;
+        }
+        self.check_deliveries()?;
+        crate::crash::point("before_commit");
+        if self.is_transactional {
+            self.commit_transaction(&offsets, source)?;
+        } else {
+            self.commit_offsets(&offsets, source)?;
+        }
+        crate::crash::point("after_commit");
+        self.step = None;
+        Ok(())
+    }
+
+    fn commit_transaction(&mut self, offsets: &TopicPartitionList, source: &mut Source) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let metadata = self.group_metadata(source)?;
+            match self.producer.send_offsets_to_transaction(offsets, &metadata, STEP) {
+                Ok(()) => break,
+                Err(error) if is_again(&error) && start.elapsed() < OUTCOME => self.wait(source, start)?,
+                Err(error) => return Err(self.rewind("the offsets are not taken into the transaction", &error)),
+            }
+        }
+        crate::crash::point("offsets_sent");
+        loop {
+            match self.producer.commit_transaction(STEP) {
+                Ok(()) => return Ok(()),
+                // Asking again for the outcome is not committing again: it is the same transaction.
+                Err(error) if is_again(&error) && start.elapsed() < OUTCOME => self.wait(source, start)?,
+                Err(error) => return Err(self.rewind("the transaction is not committed", &error)),
+            }
+        }
+    }
+
+    fn group_metadata(&self, source: &Source) -> Result<ConsumerGroupMetadata> {
+        let metadata = match (&self.positions, source) {
+            (Positions::Own(consumer), _) => consumer.group_metadata(),
+            (Positions::Group, Source::Kafka(source)) => source.group_metadata(),
+            (Positions::Group, Source::File { .. }) => None,
+        };
+        metadata.ok_or_else(|| Error::Rewind("the group has given this lane's partitions to others".into()))
+    }
+
+    fn commit_offsets(&mut self, offsets: &TopicPartitionList, source: &mut Source) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let committed = match (&self.positions, &*source) {
+                (Positions::Own(consumer), _) => {
+                    consumer.commit(offsets, CommitMode::Sync)
+                }
+                (Positions::Group, Source::Kafka(source)) => source.commit(offsets),
+                (Positions::Group, Source::File { .. }) => Ok(()),
+            };
+            match committed {
+                Ok(()) => return Ok(()),
+                Err(error) if is_lost(&error) || start.elapsed() > OUTCOME => {
+                    return Err(self.rewind("the positions are not committed", &error));
+                }
+                Err(_) => self.wait(source, start)?,
+            }
+        }
+    }
+
+    fn offsets(&self, step: &Step) -> Result<TopicPartitionList> {
+        let mut list = TopicPartitionList::new();
+        for (partition, position) in &step.next {
+            let (topic, number) = match self.positions {
+                Positions::Group => (&*partition.topic, partition.number),
+                Positions::Own(_) => (self.topic.name.as_str(), 0),
+            };
+            let offset = Offset::Offset(i64::try_from(position.next_offset).unwrap_or(i64::MAX));
+            let mut element = list.add_partition(topic, number);
+            element
+                .set_offset(offset)
+                .map_err(|error| Error::Running(format!("offset {} of `{topic}`: {error}", position.next_offset)))?;
+            element.set_metadata(&position.fingerprint);
+        }
+        Ok(list)
+    }
+
+    /// Between two looks at the broker: the source stays in its group; a stop does not wait for ever.
+    fn wait(&self, source: &mut Source, start: Instant) -> Result<()> {
+        if self.shutdown.is_requested() && start.elapsed() > LAST_CHECKPOINT {
+            return Err(Error::Rewind("the broker does not answer, and the stop does not wait for it".into()));
+        }
+        source.keep_alive()
+    }
+
+    /// Whether all that the broker has answered so far is well.
+    fn check_deliveries(&self) -> Result<()> {
+        let failure = self.producer.context().failure.lock().unwrap_or_else(|poison| poison.into_inner()).take();
+        match failure {
+            Some(error) => Err(self.rewind("a row is not taken", &error)),
+            None => Ok(()),
+        }
+    }
+
+    /// After an [`Error::Rewind`]: a new producer, which ends what the one before has begun. Returns when the broker
+    /// has answered; the positions of the group are then what counts.
+    pub fn recover(&mut self, source: &mut Source) -> Result<()> {
+        self.step = None;
+        let again = |what: &str, error: &KafkaError| Error::Rewind(format!("{what}: {}", reason(error)));
+        let producer: BaseProducer<Deliveries> = self
+            .config
+            .create_with_context(Deliveries::default())
+            .map_err(|error| again("a producer cannot be made", &error))?;
+        // What the old one still holds is thrown away.
+        self.producer = producer;
+        if self.is_transactional {
+            let start = Instant::now();
+            loop {
+                match self.producer.init_transactions(STEP) {
+                    Ok(()) => break,
+                    Err(error) if is_again(&error) => self.wait(source, start)?,
+                    Err(error) => return Err(again("transactions cannot begin anew", &error)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn rewind(&self, what: &str, error: &KafkaError) -> Error {
+        let heard = match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::MessageTimedOut | RDKafkaErrorCode::OperationTimedOut) => {
+                self.producer.context().heard.last().map(|heard| format!(" ({heard})"))
+            }
+            _ => None,
+        };
+        Error::Rewind(format!("{what} at `{}`: {}{}", self.brokers, reason(error), heard.unwrap_or_default()))
+    }
+
+    /// Reads back the rows of a partition, of all partitions when the rows of the source are spread by key.
+    ///
+    /// Committed rows only, so the caller makes a checkpoint before. Transactions that others have left open are
+    /// waited for: behind them may be rows that count.
+    pub fn read_back(
+        &mut self,
+        partition: i32,
+        columns: &[String],
+        remember: &Remember,
+        each: &mut dyn FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        let partitions = match self.positions {
+            Positions::Group => partition..partition + 1,
+            Positions::Own(_) => 0..self.topic.partitions,
+        };
+        for partition in partitions {
+            let mut back = ReadBack::new(self, partition, columns)?;
+            back.run(remember, each)?;
+        }
+        Ok(())
+    }
+}
+
+impl Step {
+    fn new() -> Step {
+        Step { since: Instant::now(), rows: 0, next: HashMap::new() }
+    }
+}
+
+/// Reads the end of a partition of the topic.
+struct ReadBack<'a> {
+    sink: &'a KafkaSink,
+    partition: i32,
+    consumer: BaseConsumer<Asking>,
+    decoder: Decoder,
+}
+
+impl<'a> ReadBack<'a> {
+    fn new(sink: &'a KafkaSink, partition: i32, columns: &[String]) -> Result<ReadBack<'a>> {
+        let consumer = sink
+            .reader
+            .create_with_context(Asking::default())
+            .map_err(|error| sink.rewind("a consumer cannot be made", &error))?;
+        let columns = super::values::project(&sink.schema, columns)?.fields().iter().map(|field| Column {
+            name: field.name().clone(),
+            kind: Kind::of(field.data_type()),
+            from: match json_name(field.name()) {
+                name if name == field.name() => Vec::new(),
+                name => vec![name.into()],
+            },
+        }).collect();
+        let decode = Decode { format: Format::Json, columns: Columns::List(columns), ..Decode::default() };
+        Ok(ReadBack { sink, partition, consumer, decoder: Decoder::new(&decode)? })
+    }
+
+    fn run(&mut self, remember: &Remember, each: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<()> {
+        let (low, end) = self.settled()?;
+        let rows = i64::try_from(remember.rows).unwrap_or(i64::MAX);
+        let mut start = low.max(end.saturating_sub(rows));
+        if let Some(window) = remember.window {
+            start = start.max(self.first_within(window.0, low, end)?);
+        }
+        let mut gathered = Gathered::default();
+        let mut not_rows = 0;
+        if start < end {
+            let ReadBack { sink, partition, consumer, decoder } = self;
+            read_to_end(sink, consumer, *partition, start, &mut |message| {
+                gathered.push(message);
+                if gathered.rows.len() < READ_BACK_ROWS {
+                    return Ok(());
+                }
+                not_rows += gathered.hand_over(decoder, each)?;
+                Ok(())
+            })?;
+            not_rows += gathered.hand_over(decoder, each)?;
+        }
+        if not_rows > 0 {
+            let (topic, partition) = (&self.sink.topic.name, self.partition);
+            tracing::warn!(%topic, partition, "{not_rows} messages are no rows of this pipeline, and are not remembered");
+        }
+        Ok(())
+    }
+
+    /// The first offset and the one after the last, once no transaction is open before it.
+    fn settled(&mut self) -> Result<(i64, i64)> {
+        let topic = &self.sink.topic.name;
+        let cannot = |error: KafkaError| self.sink.rewind("cannot ask where a partition ends", &error);
+        let (_, end) = self.sink.asking.fetch_watermarks(topic, self.partition, ASK).map_err(cannot)?;
+        let start = Instant::now();
+        let mut said = false;
+        loop {
+            let (low, settled) = self.consumer.fetch_watermarks(topic, self.partition, ASK).map_err(cannot)?;
+            if settled >= end {
+                return Ok((low, settled));
+            }
+            if self.sink.shutdown.is_requested() || start.elapsed() > OPEN_TRANSACTION {
+                return Err(Error::Rewind(format!(
+                    "a transaction of another producer is open in partition {} of `{topic}`, and what is behind it \
+                     cannot be read back",
+                    self.partition
+                )));
+            }
+            if !std::mem::replace(&mut said, true) {
+                tracing::info!(%topic, partition = self.partition, "waiting for a transaction of another producer");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The first offset whose message time is within `window` of the newest.
+    fn first_within(&mut self, window: Duration, low: i64, end: i64) -> Result<i64> {
+        let mut newest = None;
+        let start = low.max(end - NEWEST_AMONG);
+        if start < end {
+            read_to_end(self.sink, &self.consumer, self.partition, start, &mut |message| {
+                newest = newest.max(message.timestamp().to_millis());
+                Ok(())
+            })?;
+        }
+        let Some(newest) = newest else { return Ok(end) };
+        let cannot = |error: KafkaError| self.sink.rewind("cannot ask for a time", &error);
+        let topic = &self.sink.topic.name;
+        let mut asked = TopicPartitionList::new();
+        let since = Offset::Offset(window_start(newest, window));
+        asked.add_partition_offset(topic, self.partition, since).map_err(cannot)?;
+        let found = self.consumer.offsets_for_times(asked, 2 * ASK).map_err(cannot)?;
+        let element = found.find_partition(topic, self.partition);
+        Ok(element.and_then(|element| element.offset().to_raw()).filter(|offset| *offset >= 0).unwrap_or(end))
+    }
+}
+
+/// Reads the committed messages of a partition from `start` to where it ends.
+fn read_to_end(
+    sink: &KafkaSink,
+    consumer: &BaseConsumer<Asking>,
+    partition: i32,
+    start: i64,
+    each: &mut dyn FnMut(&BorrowedMessage<'_>) -> Result<()>,
+) -> Result<()> {
+    let cannot = |error: KafkaError| sink.rewind("cannot read back", &error);
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&sink.topic.name, partition, Offset::Offset(start)).map_err(cannot)?;
+    consumer.assign(&list).map_err(cannot)?;
+    let mut heard = Instant::now();
+    loop {
+        match consumer.poll(STEP) {
+            Some(Ok(message)) => {
+                heard = Instant::now();
+                each(&message)?;
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => return consumer.unassign().map_err(cannot),
+            // Connections come back by themselves; when they do not, the silence ends it.
+            Some(Err(error)) if heard.elapsed() > OUTCOME => return Err(cannot(error)),
+            None if heard.elapsed() > OUTCOME || sink.shutdown.is_requested() => {
+                return Err(Error::Rewind(format!("`{}` is silent while rows are read back", sink.brokers)));
+            }
+            Some(Err(_)) | None => {}
+        }
+    }
+}
+
+/// Rows that are read back, as far as they are not handed over.
+#[derive(Default)]
+struct Gathered {
+    bytes: Vec<u8>,
+    rows: Vec<RawRow>,
+}
+
+impl Gathered {
+    fn push(&mut self, message: &BorrowedMessage<'_>) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(message.payload().unwrap_or_default());
+        let offset = u64::try_from(message.offset()).unwrap_or(0);
+        self.rows.push(RawRow { offset, start, end: self.bytes.len(), cut_from: None });
+    }
+
+    /// Shows the rows; says how many are none.
+    fn hand_over(
+        &mut self,
+        decoder: &mut Decoder,
+        each: &mut dyn FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<usize> {
+        let (bytes, rows) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.rows));
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let raw = RawBatch {
+            partition: Partition { topic: "".into(), number: 0 },
+            payload: Payload::Rows { bytes, rows },
+            next: Position::default(),
+        };
+        let decoded = decoder.decode(&raw, &"".into());
+        each(decoded.batch.columns)?;
+        Ok(decoded.rejects.len())
+    }
+}
+
+/// The topics of a sink, while it is opened.
+struct Topics<'a> {
+    cluster: &'a Cluster,
+    connection: Connection<'a>,
+    config: &'a Config,
+    source: &'a Source,
+    place: &'a Place<'a>,
+}
+
+impl Topics<'_> {
+    /// A topic that exists, or is made when the pipeline file allows it.
+    fn target(&self, name: &str, setting: &str) -> Result<Target> {
+        let partitions = match self.cluster.partitions(name)? {
+            Some(count) => count,
+            None if self.config.create => self.create(name)?,
+            None => {
+                let key = setting.rsplit('.').next().unwrap_or(setting);
+                self.cluster.partitions_of_existing(name, key, &self.place.patience).map_err(|error| match error {
+                    Error::Surroundings(_) => Error::Surroundings(format!(
+                        "the topic `{name}` (`{setting}`) does not exist at `{}`; make it, or set \
+                         `sink.kafka.create: true`",
+                        self.connection.brokers
+                    )),
+                    other => other,
+                })?
+            }
+        };
+        Ok(Target { name: name.into(), partitions, limit_bytes: self.limit_bytes(name) })
+    }
+
+    fn admin(&self) -> Result<AdminClient<rdkafka::client::DefaultClientContext>> {
+        client_config(self.connection, self.place.folder)
+            .create()
+            .map_err(|error| refused(self.connection, &error))
+    }
+
+    /// Makes a topic with as many partitions as the source's, and as many replicas as the broker likes.
+    fn create(&self, name: &str) -> Result<i32> {
+        let cannot = |reason: String| {
+            Error::Surroundings(format!(
+                "cannot make the topic `{name}` at `{}` (`sink.kafka.create`): {reason}",
+                self.connection.brokers
+            ))
+        };
+        let partitions = self.source.partition_count().unwrap_or(1);
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+        let options = AdminOptions::new().operation_timeout(Some(2 * ASK)).request_timeout(Some(2 * ASK));
+        let answers = block_on(self.admin()?.create_topics([&topic], &options));
+        match answers.map_err(|error| cannot(error.to_string()))?.pop() {
+            // Another host of the group was faster.
+            Some(Ok(_)) | Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {}
+            Some(Err((_, code))) => return Err(cannot(code.to_string())),
+            None => return Err(cannot("the broker says nothing".into())),
+        }
+        tracing::info!(topic = name, partitions, "made a topic");
+        let start = Instant::now();
+        loop {
+            match self.cluster.partitions(name)? {
+                Some(count) => return Ok(count),
+                None if start.elapsed() < 2 * ASK => std::thread::sleep(Duration::from_millis(50)),
+                None => return Err(cannot("the broker does not know it although it was made".into())),
+            }
+        }
+    }
+
+    /// The largest message of a topic; the usual one when the user may not ask.
+    fn limit_bytes(&self, name: &str) -> usize {
+        let ask = || -> Option<usize> {
+            let options = AdminOptions::new().request_timeout(Some(ASK));
+            let admin = self.admin().ok()?;
+            let answers = block_on(admin.describe_configs([&ResourceSpecifier::Topic(name)], &options)).ok()?;
+            let answer = answers.into_iter().next()?.ok()?;
+            answer.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+        };
+        ask().unwrap_or(MESSAGE_BYTES)
+    }
+}
+
+/// The settings of a lane's producer.
+fn producer_config(
+    config: &Config,
+    pipeline: &pipeline_file::Pipeline,
+    connection: Connection<'_>,
+    topics: [&Target; 2],
+    place: &Place<'_>,
+) -> ClientConfig {
+    let limits = topics.map(|topic| topic.limit_bytes.min(1_000_000_000));
+    let (smallest, largest) = (limits[0].min(limits[1]), limits[0].max(limits[1]));
+    let mut producer = client_config(connection, place.folder);
+    producer
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("compression.type", config.compression.name())
+        .set("message.max.bytes", largest.max(1000).to_string())
+        // As Java's clients do, so that a series has the same partition whoever writes it.
+        .set("partitioner", "murmur2_random")
+        // Failures only: a report for each of a million rows a second would be thrown away.
+        .set("delivery.report.only.error", "true");
+    if pipeline.delivery == Delivery::ExactlyOnce {
+        // The same name after a restart: the broker then ends what this lane has left open.
+        let name = match pipeline.source.kafka() {
+            Some(source) => format!("{}-{}", source.group(&pipeline.name), place.member()),
+            None => default_group(&pipeline.name),
+        };
+        producer.set("transactional.id", name).set("transaction.timeout.ms", TRANSACTION_MS);
+    }
+    let batch_bytes = smallest.clamp(1000, MESSAGE_BYTES).to_string();
+    let ours = [
+        ("linger.ms", "20"),
+        ("batch.num.messages", "10000"),
+        ("batch.size", batch_bytes.as_str()),
+        ("queue.buffering.max.kbytes", ON_THE_WAY_KIB),
+        // Else the first transaction of a process waits half a second for its coordinator.
+        ("retry.backoff.ms", "20"),
+    ];
+    for (name, value) in ours.into_iter().filter(|(name, _)| !connection.options.0.contains_key(*name)) {
+        producer.set(name, value);
+    }
+    // Bytes are the bound; the number of small messages is not.
+    producer.set("queue.buffering.max.messages", "0");
+    producer.set_log_level(RDKafkaLogLevel::Warning);
+    producer
+}
+
+/// The indexes of the columns that make a key.
+fn key_columns(config: &Config, schema: &SchemaRef) -> Result<Vec<usize>> {
+    const SERIES: [&str; 3] = ["source", "symbol", "timeframe"];
+    match &config.key {
+        None => Ok(SERIES.iter().filter_map(|name| schema.index_of(name).ok()).collect()),
+        Some(names) => {
+            let index = |name: &String| {
+                schema.index_of(name).map_err(|_| {
+                    let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+                    Error::Files(format!(
+                        "`sink.kafka.key` has `{name}`, which is no column of this pipeline; the columns are `{}`",
+                        known.join("`, `")
+                    ))
+                })
+            };
+            names.iter().map(index).collect()
+        }
+    }
+}
+
+/// The columns of a message's key.
+struct Key<'a> {
+    columns: Vec<Values<'a>>,
+}
+
+impl Key<'_> {
+    /// The key of a row, in the place of what `key` holds; says `false` when the row lacks a part of it.
+    fn append(&self, row: usize, key: &mut Vec<u8>) -> bool {
+        key.clear();
+        for (index, column) in self.columns.iter().enumerate() {
+            if index > 0 {
+                key.push(b'|');
+            }
+            match column.at(row) {
+                Value::Null => {
+                    key.clear();
+                    return false;
+                }
+                Value::Text(text) => key.extend_from_slice(text.as_bytes()),
+                Value::Integer(number) | Value::Timestamp(number) => append_integer(number, key),
+                Value::Float(number) => key.extend_from_slice(number.to_string().as_bytes()),
+                Value::Boolean(value) => key.extend_from_slice(value.to_string().as_bytes()),
+            }
+        }
+        !self.columns.is_empty()
+    }
+}
+
+/// What stands beside the bytes of a dead letter.
+fn headers(dead_letter: &DeadLetter<'_>) -> OwnedHeaders {
+    let reject = &dead_letter.reject;
+    let numbers = [
+        ("tidegate-source-partition", dead_letter.partition.to_string()),
+        ("tidegate-source-offset", dead_letter.offset.to_string()),
+        ("tidegate-rejected-at", dead_letter.rejected_at_ms.to_string()),
+    ];
+    let texts = [
+        ("tidegate-pipeline", dead_letter.pipeline),
+        ("tidegate-rule", &reject.rule),
+        ("tidegate-rule-version", &reject.version),
+        ("tidegate-reason", &reject.reason),
+        ("tidegate-detail", &reject.detail),
+        ("tidegate-source-topic", dead_letter.topic),
+    ];
+    let all = texts.into_iter().chain(numbers.iter().map(|(key, value)| (*key, value.as_str())));
+    all.fold(OwnedHeaders::new_with_capacity(12), |headers, (key, value)| {
+        headers.insert(Header { key, value: Some(value) })
+    })
+}
+
+/// What headers weigh.
+fn header_bytes(headers: &OwnedHeaders) -> usize {
+    headers.iter().map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len) + 10).sum()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Whether the same question may be asked again.
+fn is_again(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Transaction(error) => error.is_retriable() && !error.txn_requires_abort(),
+        _ => false,
+    }
+}
+
+/// Whether the group has given the partitions to others.
+fn is_lost(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::AssignmentLost
+                | RDKafkaErrorCode::UnknownMemberId
+                | RDKafkaErrorCode::IllegalGeneration
+                | RDKafkaErrorCode::FencedInstanceId
+        )
+    )
+}
+
+fn reason(error: &KafkaError) -> String {
+    match error {
+        KafkaError::Transaction(error) => error.string(),
+        other => match other.rdkafka_error_code() {
+            Some(code) => code.to_string(),
+            None => other.to_string(),
+        },
+    }
+}
+
+/// What a producer hears.
+#[derive(Default)]
+struct Deliveries {
+    heard: Heard,
+    /// The first message that was not taken.
+    failure: Mutex<Option<KafkaError>>,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Heard::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.heard.error(&error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.failure.lock().unwrap_or_else(|poison| poison.into_inner()).get_or_insert_with(|| error.clone());
+        }
+    }
+}

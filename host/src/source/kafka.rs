@@ -1,0 +1,719 @@
+//! Topics of Kafka or Redpanda, as a member of a consumer group.
+//!
+//! The group gives partitions and takes them back while the consumer is polled; both are noted and become
+//! [`Next::Assigned`] and [`Next::Revoked`], and count only once the lane has said so with
+//! [`KafkaSource::assign`] and [`KafkaSource::release`]. So a partition is given up after its rows are committed,
+//! and taken when its position is known.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+
+use super::{Next, Start};
+use crate::batch::{Partition, Payload, Position, RawBatch, RawRow};
+use crate::error::{Error, Result};
+use crate::kafka::{ASK, Cluster, Heard, client_config, list, partitions, refused};
+use crate::lane::Place;
+use crate::pipeline_file::{BatchLimits, Connection, Deleted, Pipeline, Sink, Start as StartAt};
+
+/// What is kept of a row that is longer than `decode.row`: enough for a person to see what it was.
+const CUT_BYTES: usize = 64 << 10;
+
+/// Messages that librdkafka fetches ahead for a lane: a second of work at 80,000 rows a second.
+const FETCHED_AHEAD_KIB: &str = "16384";
+
+/// How long a sink may keep the lane waiting before the fetching is paused: pausing throws away what was fetched.
+const PAUSE_AFTER: Duration = Duration::from_secs(1);
+
+/// With `--until-end`, a lane that the group has given nothing for so long gets nothing any more.
+const NOTHING_GIVEN: Duration = Duration::from_secs(10);
+
+/// How long a topic may be unknown to the broker, which can be still starting.
+const UNKNOWN_TOPIC: Duration = Duration::from_secs(15);
+
+/// A member of a consumer group.
+pub struct KafkaSource {
+    consumer: BaseConsumer<Member>,
+    brokers: String,
+    start: StartAt,
+    deleted: Deleted,
+    limits: Limits,
+    /// The most partitions that one of the topics has.
+    partition_count: i32,
+    assigned: Vec<Assigned>,
+    /// Which of them the last message was from; messages come in runs.
+    last: usize,
+    /// Since when the sink keeps the lane waiting.
+    waiting_since: Option<Instant>,
+    is_paused: bool,
+    until_end: bool,
+    opened: Instant,
+}
+
+/// What bounds a batch and a row.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    rows: usize,
+    bytes: usize,
+    row_bytes: usize,
+    wait: Duration,
+}
+
+/// A partition of this lane.
+struct Assigned {
+    partition: Partition,
+    /// Where to go back to when the group has no position for it.
+    start_offset: u64,
+    /// The offset after the last row that was taken from the broker.
+    next_offset: u64,
+    /// Rows that are not yet a batch.
+    bytes: Vec<u8>,
+    rows: Vec<RawRow>,
+    /// When the first of them came.
+    since: Option<Instant>,
+    is_at_end: bool,
+}
+
+impl KafkaSource {
+    /// Reaches the brokers and joins the group.
+    pub fn open(pipeline: &Pipeline, limits: &BatchLimits, place: &Place<'_>) -> Result<KafkaSource> {
+        let Some(config) = pipeline.source.kafka() else { unreachable!("the caller has matched the source") };
+        let connection = config.connection();
+        let topics = &config.topic.0;
+        let cluster =
+            Cluster::reach(connection, topics.first().map_or("", String::as_str), place.folder, &place.patience)?;
+        let mut partition_count = 0;
+        for topic in topics {
+            let count = cluster.partitions_of_existing(topic, "topic", &place.patience)?;
+            partition_count = partition_count.max(count);
+        }
+        let consumer = join(pipeline, connection, place)?;
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        consumer
+            .subscribe(&names)
+            .map_err(|error| Error::Surroundings(format!("cannot subscribe to `{}`: {error}", topics.join("`, `"))))?;
+        Ok(KafkaSource {
+            consumer,
+            brokers: config.brokers.clone(),
+            start: config.start,
+            deleted: config.deleted,
+            limits: Limits {
+                rows: limits.rows.max(1),
+                bytes: usize::try_from(limits.bytes.0).unwrap_or(usize::MAX),
+                row_bytes: usize::try_from(pipeline.decode.row.0).unwrap_or(usize::MAX),
+                wait: limits.wait.0,
+            },
+            partition_count,
+            assigned: Vec::new(),
+            last: 0,
+            waiting_since: None,
+            is_paused: false,
+            until_end: place.until_end,
+            opened: Instant::now(),
+        })
+    }
+
+    /// The most partitions that one of the topics has.
+    pub fn partition_count(&self) -> i32 {
+        self.partition_count
+    }
+
+    /// Rows of one partition, or what the group has decided; `None` at the end, which only `--until-end` has.
+    pub fn next(&mut self) -> Result<Option<Next>> {
+        self.resume()?;
+        let deadline = Instant::now() + self.limits.wait;
+        loop {
+            if let Some(rebalance) = self.consumer.context().take() {
+                return Ok(Some(self.rebalanced(rebalance)));
+            }
+            let now = Instant::now();
+            if let Some(index) = self.due(now) {
+                return Ok(Some(Next::Batch(self.take(index))));
+            }
+            let is_idle = now >= deadline && self.assigned.iter().all(|assigned| assigned.rows.is_empty());
+            if is_idle && self.is_at_end() {
+                return Ok(None);
+            }
+            if is_idle {
+                return Ok(Some(Next::Idle));
+            }
+            if let Some(index) = self.fill(deadline.saturating_duration_since(now))? {
+                return Ok(Some(Next::Batch(self.take(index))));
+            }
+        }
+    }
+
+    /// Takes messages until a batch is full (its partition's index), none is there for now, or it is time to look
+    /// at the clock.
+    fn fill(&mut self, patience: Duration) -> Result<Option<usize>> {
+        // How many messages go by between two looks at the clock: some 100 µs.
+        const BETWEEN_LOOKS: usize = 256;
+        let mut timeout = self.until_due(patience);
+        let KafkaSource { consumer, assigned, last, limits, .. } = self;
+        for _ in 0..BETWEEN_LOOKS {
+            match consumer.poll(timeout) {
+                Some(Ok(message)) => {
+                    if push(&message, assigned, last, limits) {
+                        return Ok(Some(*last));
+                    }
+                    timeout = Duration::ZERO;
+                }
+                Some(Err(error)) => {
+                    self.react(&error)?;
+                    return Ok(None);
+                }
+                None => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// How long there is nothing to do but wait for a message.
+    fn until_due(&self, patience: Duration) -> Duration {
+        let oldest = self.assigned.iter().filter_map(|assigned| assigned.since).min();
+        match oldest {
+            Some(since) => self.limits.wait.saturating_sub(since.elapsed()),
+            None => patience,
+        }
+    }
+
+    /// The partition whose rows have waited for `batch.wait`.
+    fn due(&self, now: Instant) -> Option<usize> {
+        let is_due = |assigned: &Assigned| {
+            assigned.since.is_some_and(|since| now.saturating_duration_since(since) >= self.limits.wait)
+        };
+        (0..self.assigned.len())
+            .filter(|&index| is_due(&self.assigned[index]))
+            .min_by_key(|&index| self.assigned[index].since)
+    }
+
+    fn take(&mut self, index: usize) -> RawBatch {
+        let assigned = &mut self.assigned[index];
+        let (bytes_len, rows_len) = (assigned.bytes.len(), assigned.rows.len());
+        assigned.since = None;
+        // The next batch of a busy partition is as large as this one.
+        let bytes = std::mem::replace(&mut assigned.bytes, Vec::with_capacity(bytes_len));
+        let rows = std::mem::replace(&mut assigned.rows, Vec::with_capacity(rows_len));
+        RawBatch {
+            partition: assigned.partition.clone(),
+            next: Position { next_offset: assigned.next_offset, fingerprint: String::new() },
+            payload: Payload::Rows { bytes, rows },
+        }
+    }
+
+    fn is_at_end(&self) -> bool {
+        if !self.until_end {
+            return false;
+        }
+        match self.assigned.is_empty() {
+            true => self.opened.elapsed() > NOTHING_GIVEN,
+            false => self.assigned.iter().all(|assigned| assigned.is_at_end),
+        }
+    }
+
+    fn rebalanced(&mut self, rebalance: Rebalance) -> Next {
+        match rebalance {
+            Rebalance::Assigned(partitions) => Next::Assigned(partitions),
+            Rebalance::Revoked(partitions) => {
+                Next::Revoked { partitions, is_lost: self.consumer.assignment_lost() }
+            }
+        }
+    }
+
+    /// Starts to read partitions: where the sink says, else where the group was, else where the pipeline file says.
+    /// When a broker does not answer, they are assigned again by [`KafkaSource::next`].
+    pub fn assign(&mut self, starts: &[Start]) -> Result<()> {
+        let before = self.assigned.len();
+        self.start_at(starts).inspect_err(|_| {
+            self.assigned.truncate(before);
+            let partitions = starts.iter().map(|start| start.partition.clone()).collect();
+            self.consumer.context().put_back(Rebalance::Assigned(partitions));
+        })
+    }
+
+    fn start_at(&mut self, starts: &[Start]) -> Result<()> {
+        let committed = self.committed(starts.iter().filter(|start| start.position.is_none()).map(|start| &start.partition))?;
+        let mut list = TopicPartitionList::new();
+        let mut to_commit = TopicPartitionList::new();
+        for Start { partition, position } in starts {
+            let known = match position {
+                Some(position) => (position.next_offset > 0).then_some(position.next_offset),
+                None => committed.get(partition).copied(),
+            };
+            let offset = match known {
+                Some(offset) => self.checked(partition, offset)?,
+                None => {
+                    let offset = self.first_offset(partition)?;
+                    // Else a crash before the first commit would start after what arrives until then.
+                    if position.is_none() && self.start == StartAt::Latest {
+                        add(&mut to_commit, partition, offset)?;
+                    }
+                    offset
+                }
+            };
+            add(&mut list, partition, offset)?;
+            self.assigned.push(Assigned {
+                partition: partition.clone(),
+                start_offset: offset,
+                next_offset: offset,
+                bytes: Vec::new(),
+                rows: Vec::new(),
+                since: None,
+                is_at_end: false,
+            });
+        }
+        self.consumer.incremental_assign(&list).map_err(|error| self.failed("cannot take partitions", &error))?;
+        if to_commit.count() > 0 {
+            self.consumer
+                .commit(&to_commit, CommitMode::Sync)
+                .map_err(|error| self.failed("cannot commit where partitions start", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Gives partitions back to the group. Rows of theirs that are not yet a batch are for their next owner.
+    pub fn release(&mut self, partitions: &[Partition]) -> Result<()> {
+        self.assigned.retain(|assigned| !partitions.contains(&assigned.partition));
+        self.consumer
+            .incremental_unassign(&list(partitions))
+            .map_err(|error| self.failed("cannot give partitions back", &error))
+    }
+
+    /// Goes back to what the group has committed, or to where this lane has started.
+    pub fn rewind(&mut self) -> Result<()> {
+        let partitions: Vec<Partition> =
+            self.assigned.iter().map(|assigned| assigned.partition.clone()).collect();
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let committed = self.committed(&partitions)?;
+        let mut list = TopicPartitionList::new();
+        for assigned in &mut self.assigned {
+            let offset = committed.get(&assigned.partition).copied().unwrap_or(assigned.start_offset);
+            assigned.restart(offset);
+            add(&mut list, &assigned.partition, offset)?;
+        }
+        let sought = self.consumer.seek_partitions(list, ASK).map_err(|error| self.failed("cannot go back", &error))?;
+        for element in sought.elements() {
+            element.error().map_err(|error| self.failed("cannot go back", &error))?;
+        }
+        Ok(())
+    }
+
+    /// For a sink that keeps the lane waiting: shows the group that this member lives. After a second the fetching
+    /// is paused, so that nothing piles up.
+    pub fn keep_alive(&mut self) -> Result<()> {
+        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < PAUSE_AFTER {
+            return Ok(());
+        }
+        if !self.is_paused && !self.assigned.is_empty() {
+            let all = list(self.assigned.iter().map(|assigned| &assigned.partition));
+            self.consumer.pause(&all).map_err(|error| self.failed("cannot pause", &error))?;
+            self.is_paused = true;
+        }
+        let KafkaSource { consumer, assigned, last, limits, .. } = self;
+        match consumer.poll(Duration::ZERO) {
+            Some(Ok(message)) => {
+                push(&message, assigned, last, limits);
+                Ok(())
+            }
+            Some(Err(error)) => self.react(&error),
+            None => Ok(()),
+        }
+    }
+
+    fn resume(&mut self) -> Result<()> {
+        self.waiting_since = None;
+        if std::mem::take(&mut self.is_paused) {
+            let all = list(self.assigned.iter().map(|assigned| &assigned.partition));
+            self.consumer.resume(&all).map_err(|error| self.failed("cannot resume", &error))?;
+        }
+        Ok(())
+    }
+
+    /// For displays of lag: the sink has the rows before these offsets.
+    pub fn note_written(&self, partition: &Partition, position: &Position) {
+        let mut list = TopicPartitionList::new();
+        if add(&mut list, partition, position.next_offset).is_ok() {
+            // The position in the sink is the truth, so nothing depends on this one.
+            drop(self.consumer.store_offsets(&list));
+        }
+    }
+
+    /// What a transaction needs to know of the group, unless the group has taken partitions away.
+    ///
+    /// The answer is asked for after the metadata were taken: members that were thrown out have new metadata before
+    /// they notice, and would commit for partitions that are no longer theirs.
+    pub fn group_metadata(&self) -> Option<ConsumerGroupMetadata> {
+        let metadata = self.consumer.group_metadata()?;
+        (!self.consumer.assignment_lost()).then_some(metadata)
+    }
+
+    /// Commits positions without a transaction.
+    pub fn commit(&self, offsets: &TopicPartitionList) -> KafkaResult<()> {
+        if self.consumer.assignment_lost() {
+            return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::AssignmentLost));
+        }
+        self.consumer.commit(offsets, CommitMode::Sync)
+    }
+
+    /// What has ended this member for good: another process has its name.
+    pub fn check_member(&self) -> Result<()> {
+        match self.consumer.client().fatal_error() {
+            Some((code, reason)) => Err(fatal(code, &reason)),
+            None => Ok(()),
+        }
+    }
+
+    /// Offsets that the group has committed. Transactions under way are waited for.
+    fn committed<'p>(
+        &self,
+        partitions: impl IntoIterator<Item = &'p Partition>,
+    ) -> Result<HashMap<Partition, u64>> {
+        let asked = list(partitions);
+        if asked.count() == 0 {
+            return Ok(HashMap::new());
+        }
+        let start = Instant::now();
+        loop {
+            let error = match self.consumer.committed_offsets(asked.clone(), ASK) {
+                Ok(list) => return Ok(offsets(&list)),
+                Err(error) => error,
+            };
+            if start.elapsed() > 12 * ASK {
+                return Err(self.failed("cannot ask for the group's positions", &error));
+            }
+        }
+    }
+
+    /// Where a partition starts that nobody has read yet.
+    fn first_offset(&self, partition: &Partition) -> Result<u64> {
+        let (low, high) = self.bounds(partition)?;
+        Ok(match self.start {
+            StartAt::Earliest => low,
+            StartAt::Latest => high,
+            StartAt::Committed => {
+                return Err(Error::Surroundings(format!(
+                    "the group has no position for partition {} of `{}`, and `source.kafka.start` is `committed`; \
+                     `earliest` or `latest` would start it",
+                    partition.number, partition.topic
+                )));
+            }
+            StartAt::Time(time_ms) => {
+                let mut asked = TopicPartitionList::new();
+                asked
+                    .add_partition_offset(&partition.topic, partition.number, Offset::Offset(time_ms))
+                    .map_err(|error| self.failed("cannot ask for a time", &error))?;
+                let found = self
+                    .consumer
+                    .offsets_for_times(asked, 2 * ASK)
+                    .map_err(|error| self.failed("cannot ask for a time", &error))?;
+                offsets(&found).get(partition).copied().unwrap_or(high)
+            }
+        })
+    }
+
+    /// The offset, unless the log does not have it.
+    fn checked(&self, partition: &Partition, offset: u64) -> Result<u64> {
+        let (low, high) = self.bounds(partition)?;
+        if (low..=high).contains(&offset) {
+            return Ok(offset);
+        }
+        let Partition { topic, number } = partition;
+        let what = if offset < low {
+            let gone = low - offset;
+            format!("{gone} rows from offset {offset} on were deleted from the log before they were read")
+        } else {
+            format!(
+                "the log ends at offset {high}, and the next one to read is {offset}: the topic was deleted and made \
+                 anew, or has lost its end"
+            )
+        };
+        let goes_on = match self.deleted {
+            Deleted::Stop => {
+                return Err(Error::Surroundings(format!(
+                    "partition {number} of `{topic}`: {what}; `source.kafka.deleted: earliest` goes on with the oldest \
+                     row that is left"
+                )));
+            }
+            Deleted::Earliest => low,
+            Deleted::Latest => high,
+        };
+        tracing::warn!(%topic, partition = number, "{what}; going on at offset {goes_on}");
+        Ok(goes_on)
+    }
+
+    /// The first offset of a partition and the one after its last committed row.
+    fn bounds(&self, partition: &Partition) -> Result<(u64, u64)> {
+        let (low, high) = self
+            .consumer
+            .fetch_watermarks(&partition.topic, partition.number, 2 * ASK)
+            .map_err(|error| self.failed("cannot ask where a partition starts and ends", &error))?;
+        Ok((u64::try_from(low).unwrap_or(0), u64::try_from(high).unwrap_or(0)))
+    }
+
+    /// An error that the consumer reports instead of a message.
+    fn react(&mut self, error: &KafkaError) -> Result<()> {
+        match error {
+            KafkaError::PartitionEOF(number) => {
+                // The event does not say of which topic.
+                let ended = self.assigned.iter_mut().filter(|assigned| assigned.partition.number == *number);
+                ended.for_each(|assigned| assigned.is_at_end = true);
+                Ok(())
+            }
+            KafkaError::MessageConsumptionFatal(code) => {
+                let reason = self.consumer.client().fatal_error().map_or_else(String::new, |(_, reason)| reason);
+                Err(fatal(*code, &reason))
+            }
+            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) => self.skip_deleted(),
+            KafkaError::MessageConsumption(
+                RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition,
+            ) => self.check_topics(),
+            KafkaError::MessageConsumption(
+                code @ (RDKafkaErrorCode::GroupAuthorizationFailed | RDKafkaErrorCode::TopicAuthorizationFailed),
+            ) => Err(Error::Surroundings(format!(
+                "the brokers at `{}` do not let this user read the topics or use the group: {code}",
+                self.brokers
+            ))),
+            KafkaError::MessageConsumption(RDKafkaErrorCode::InconsistentGroupProtocol) => {
+                Err(Error::Surroundings(
+                    "another member of the group shares partitions in another way than `cooperative-sticky`; \
+                     give `source.kafka.group` a name that nobody else uses"
+                        .into(),
+                ))
+            }
+            // Connections come back by themselves; the context has logged it.
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks for partitions whose next row was deleted, and goes on as `source.kafka.deleted` says.
+    fn skip_deleted(&mut self) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        for index in 0..self.assigned.len() {
+            let Assigned { partition, next_offset, .. } = &self.assigned[index];
+            let goes_on = self.checked(partition, *next_offset)?;
+            if goes_on != *next_offset {
+                add(&mut list, partition, goes_on)?;
+                self.assigned[index].next_offset = goes_on;
+            }
+        }
+        if list.count() == 0 {
+            // Seen before its bounds were: the position is right again, or has been lost to another cause.
+            for assigned in &self.assigned {
+                add(&mut list, &assigned.partition, assigned.next_offset)?;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        self.consumer.seek_partitions(list, ASK).map_err(|error| self.failed("cannot skip rows", &error)).map(drop)
+    }
+
+    /// Whether the topics are really gone: a broker that has just started does not know them yet.
+    fn check_topics(&self) -> Result<()> {
+        let start = Instant::now();
+        let topics: Vec<_> = self.assigned.iter().map(|assigned| &assigned.partition.topic).collect();
+        for topic in topics {
+            while !self.knows(topic) {
+                if start.elapsed() > UNKNOWN_TOPIC {
+                    return Err(Error::Surroundings(format!(
+                        "the topic `{topic}` does not exist at `{}` any more",
+                        self.brokers
+                    )));
+                }
+                std::thread::sleep(Duration::from_millis(500));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the topic exists, or cannot be asked for.
+    fn knows(&self, topic: &str) -> bool {
+        match self.consumer.fetch_metadata(Some(topic), ASK) {
+            Ok(metadata) => metadata.topics().iter().any(|found| found.error().is_none()),
+            Err(_) => true,
+        }
+    }
+
+    fn failed(&self, what: &str, error: &KafkaError) -> Error {
+        Error::Rewind(format!("{what} at `{}`: {error}", self.brokers))
+    }
+}
+
+impl Drop for KafkaSource {
+    fn drop(&mut self) {
+        self.consumer.context().closing.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Assigned {
+    /// Takes a row; says whether the batch is full.
+    fn push(&mut self, message: &BorrowedMessage<'_>, limits: &Limits) -> bool {
+        let payload = message.payload().unwrap_or_default();
+        let cut_from = (payload.len() > limits.row_bytes).then_some(payload.len() as u64);
+        let kept = if cut_from.is_some() { &payload[..payload.len().min(CUT_BYTES)] } else { payload };
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(kept);
+        let offset = u64::try_from(message.offset()).unwrap_or(0);
+        self.rows.push(RawRow { offset, start, end: self.bytes.len(), cut_from });
+        self.next_offset = offset + 1;
+        self.is_at_end = false;
+        if self.since.is_none() {
+            self.since = Some(Instant::now());
+        }
+        self.rows.len() >= limits.rows || self.bytes.len() >= limits.bytes
+    }
+
+    fn restart(&mut self, offset: u64) {
+        self.next_offset = offset;
+        self.bytes.clear();
+        self.rows.clear();
+        self.since = None;
+        self.is_at_end = false;
+    }
+}
+
+/// Gives a message to its partition, whose index is noted in `last`; says whether its batch is full. One of a
+/// partition that is not this lane's any more is left to its owner.
+fn push(message: &BorrowedMessage<'_>, assigned: &mut [Assigned], last: &mut usize, limits: &Limits) -> bool {
+    let (topic, number) = (message.topic(), message.partition());
+    let is_it =
+        |assigned: &Assigned| assigned.partition.number == number && *assigned.partition.topic == *topic;
+    if !assigned.get(*last).is_some_and(is_it) {
+        let Some(index) = assigned.iter().position(is_it) else { return false };
+        *last = index;
+    }
+    assigned[*last].push(message, limits)
+}
+
+fn add(list: &mut TopicPartitionList, partition: &Partition, offset: u64) -> Result<()> {
+    let offset = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
+    list.add_partition_offset(&partition.topic, partition.number, offset)
+        .map_err(|error| Error::Running(format!("partition {} of `{}`: {error}", partition.number, partition.topic)))
+}
+
+/// The offsets of a list of librdkafka, without the partitions that have none.
+fn offsets(list: &TopicPartitionList) -> HashMap<Partition, u64> {
+    let elements = list.elements();
+    let with_offset = elements.iter().zip(partitions(list)).filter_map(|(element, partition)| {
+        match element.offset() {
+            Offset::Offset(offset) => Some((partition, u64::try_from(offset).ok()?)),
+            _ => None,
+        }
+    });
+    with_offset.collect()
+}
+
+fn fatal(code: RDKafkaErrorCode, reason: &str) -> Error {
+    match code {
+        RDKafkaErrorCode::FencedInstanceId => Error::Running(
+            "another process has joined the group under this one's name, and this one stops; give each host its own \
+             `--instance` (or `TIDEGATE_INSTANCE`)"
+                .into(),
+        ),
+        _ => Error::Running(format!("the consumer cannot go on: {reason} ({code})")),
+    }
+}
+
+/// A consumer in the group, before it has subscribed.
+fn join(pipeline: &Pipeline, connection: Connection<'_>, place: &Place<'_>) -> Result<BaseConsumer<Member>> {
+    let Some(source) = pipeline.source.kafka() else { unreachable!("the caller has matched the source") };
+    let session_ms = source.session.0.as_millis();
+    // librdkafka refuses a session that is longer than the time between two polls.
+    let poll_ms = session_ms.max(300_000);
+    let mut config = client_config(connection, place.folder);
+    let group_keeps_positions = matches!(pipeline.sink, Sink::Kafka(_));
+    config
+        .set("group.id", source.group(&pipeline.name))
+        // A host that is back before its session has ended goes on with its partitions at once.
+        .set("group.instance.id", place.member())
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", session_ms.to_string())
+        .set("max.poll.interval.ms", poll_ms.to_string())
+        .set("heartbeat.interval.ms", (session_ms / 4).clamp(1, 3000).to_string())
+        .set("isolation.level", "read_committed")
+        .set("auto.offset.reset", "error")
+        .set("enable.auto.offset.store", "false")
+        // Where the sink keeps the positions, the group's are for displays of lag alone.
+        .set("enable.auto.commit", if group_keeps_positions { "false" } else { "true" })
+        .set("enable.partition.eof", if place.until_end { "true" } else { "false" });
+    let ours = [
+        ("queued.max.messages.kbytes", FETCHED_AHEAD_KIB),
+        // Else a full queue makes the fetching rest for a second.
+        ("fetch.queue.backoff.ms", "20"),
+        ("fetch.wait.max.ms", "100"),
+    ];
+    for (name, value) in ours.into_iter().filter(|(name, _)| !source.options.0.contains_key(*name)) {
+        config.set(name, value);
+    }
+    config
+        .set_log_level(RDKafkaLogLevel::Warning)
+        .create_with_context(Member::default())
+        .map_err(|error| refused(connection, &error))
+}
+
+/// What the group has decided.
+enum Rebalance {
+    Assigned(Vec<Partition>),
+    Revoked(Vec<Partition>),
+}
+
+/// What a consumer hears.
+#[derive(Default)]
+struct Member {
+    heard: Heard,
+    rebalances: Mutex<VecDeque<Rebalance>>,
+    /// The consumer is being dropped: nobody is left to act on what the group decides.
+    closing: AtomicBool,
+}
+
+impl Member {
+    fn take(&self) -> Option<Rebalance> {
+        self.rebalances.lock().unwrap_or_else(|poison| poison.into_inner()).pop_front()
+    }
+
+    /// What could not be done now comes again before anything else.
+    fn put_back(&self, rebalance: Rebalance) {
+        self.rebalances.lock().unwrap_or_else(|poison| poison.into_inner()).push_front(rebalance);
+    }
+}
+
+impl ClientContext for Member {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Heard::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // The end of a partition is asked for, and an error in name only.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            self.heard.error(&error, reason);
+        }
+    }
+}
+
+impl ConsumerContext for Member {
+    fn rebalance(&self, consumer: &BaseConsumer<Member>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let is_assigned = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.closing.load(Ordering::Relaxed) {
+            // librdkafka waits for an answer; a failure leaves nothing to do either.
+            if !is_assigned {
+                drop(consumer.incremental_unassign(list));
+            }
+            return;
+        }
+        let partitions = partitions(list);
+        let rebalance =
+            if is_assigned { Rebalance::Assigned(partitions) } else { Rebalance::Revoked(partitions) };
+        self.rebalances.lock().unwrap_or_else(|poison| poison.into_inner()).push_back(rebalance);
+    }
+}
