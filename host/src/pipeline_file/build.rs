@@ -21,7 +21,7 @@ pub fn build<T: DeserializeOwned>(root: &Node) -> Result<T, Vec<Fault>> {
     let notes = Notes::default();
     loop {
         let known = notes.left_out.borrow().len();
-        let built = T::deserialize(At { node: root, path: String::new(), notes: &notes });
+        let built = T::deserialize(At { node: root, path: String::new(), notes: &notes, is_secret: false });
         let faults = || notes.faults.borrow().iter().cloned().collect::<Vec<_>>();
         match built {
             Ok(value) if notes.faults.borrow().is_empty() => return Ok(value),
@@ -103,8 +103,22 @@ fn kind(node: &Node) -> String {
     }
 }
 
+/// What a node is, for a message that must not show it.
+fn kind_alone(node: &Node) -> &'static str {
+    match &node.value {
+        Value::List(_) => "a list",
+        Value::Map(_) => "a mapping",
+        Value::Scalar(scalar) => match typed(scalar) {
+            Typed::Null => "empty",
+            Typed::Text => "a text",
+            Typed::Boolean(_) => "a boolean",
+            Typed::Unsigned(_) | Typed::Integer(_) | Typed::Float(_) => "a number",
+        },
+    }
+}
+
 /// As much of a text as a message needs.
-fn shorten(text: &str) -> String {
+pub fn shorten(text: &str) -> String {
     const SHOWN_CHARACTERS: usize = 60;
     match text.char_indices().nth(SHOWN_CHARACTERS) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -127,6 +141,18 @@ enum Problem {
     Text(String),
     /// The value is something else.
     Mismatch { expected: String, actual: Option<String> },
+}
+
+impl Problem {
+    /// The problem without what the file has for `node`.
+    fn hide(self, node: &Node) -> Problem {
+        match self {
+            Problem::Mismatch { expected, actual: None } => {
+                Problem::Mismatch { expected, actual: Some(kind_alone(node).into()) }
+            }
+            other => other,
+        }
+    }
 }
 
 impl fmt::Display for Problem {
@@ -220,11 +246,17 @@ fn typed_plain(text: &str) -> Typed {
     }
 }
 
+/// Types that are a secret or hold one. What a file has in their place may be the secret itself: `password: 12345`,
+/// or `sasl: user:password`.
+const SECRETS: [&str; 6] = ["KafkaSink", "KafkaSource", "Options", "Sasl", "Secret", "Tls"];
+
 /// A node, its path and what was noted: a deserializer.
 struct At<'a> {
     node: &'a Node,
     path: String,
     notes: &'a Notes,
+    /// Its text must not be shown.
+    is_secret: bool,
 }
 
 impl<'a> At<'a> {
@@ -242,7 +274,12 @@ impl<'a> At<'a> {
             _ if self.path.is_empty() => step.to_owned(),
             _ => format!("{}.{step}", self.path),
         };
-        At { node, path, notes: self.notes }
+        At { node, path, notes: self.notes, is_secret: self.is_secret }
+    }
+
+    /// What it is, for a message.
+    fn kind(&self) -> String {
+        if self.is_secret { kind_alone(self.node).into() } else { kind(self.node) }
     }
 
     /// Deserializes a child; a problem is noted and the child left out of the next try.
@@ -254,7 +291,9 @@ impl<'a> At<'a> {
     ) -> Result<S::Value, Problem> {
         let child = self.child(node, step);
         let path = child.path.clone();
-        seed.deserialize(At { node, path: child.path, notes: self.notes }).map_err(|problem| {
+        let at = At { node, path: child.path, notes: self.notes, is_secret: self.is_secret };
+        seed.deserialize(at).map_err(|problem| {
+            let problem = if self.is_secret { problem.hide(node) } else { problem };
             // What a deeper node has noted is left out there; this one may be usable without it.
             if !matches!(problem, Problem::Noted) {
                 self.notes.note(problem, node, &path);
@@ -345,7 +384,9 @@ impl<'de> de::Deserializer<'de> for At<'_> {
         };
         // A visitor's own sentence may show the text, which must stay hidden.
         match (result, &scalar.written) {
-            (Err(Problem::Text(_)), Written::Interpolated(_)) => {
+            (Err(Problem::Text(_)), written)
+                if self.is_secret || matches!(written, Written::Interpolated(_)) =>
+            {
                 Err(Problem::Mismatch { expected, actual: None })
             }
             (result, _) => result,
@@ -362,7 +403,7 @@ impl<'de> de::Deserializer<'de> for At<'_> {
             Value::Scalar(scalar) if typed(scalar) == Typed::Text => visitor.visit_str(&scalar.text),
             Value::Scalar(scalar) if typed(scalar) != Typed::Null => Err(Problem::Mismatch {
                 expected: in_words(&visitor),
-                actual: Some(format!("{}; put it in quotes", kind(self.node))),
+                actual: Some(format!("{}; put it in quotes", self.kind())),
             }),
             _ => At::mismatch(&visitor),
         }
@@ -377,11 +418,16 @@ impl<'de> de::Deserializer<'de> for At<'_> {
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
+        mut self,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Problem> {
-        visitor.visit_newtype_struct(self)
+        if !SECRETS.contains(&name) {
+            return visitor.visit_newtype_struct(self);
+        }
+        let node = self.node;
+        self.is_secret = true;
+        visitor.visit_newtype_struct(self).map_err(|problem| problem.hide(node))
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
@@ -400,12 +446,14 @@ impl<'de> de::Deserializer<'de> for At<'_> {
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Problem> {
         self.check_keys(fields);
-        self.map(visitor, Some(fields))
+        let result = self.map(visitor, Some(fields));
+        // What is inside a mapping has its own types.
+        if SECRETS.contains(&name) { result.map_err(|problem| problem.hide(self.node)) } else { result }
     }
 
     fn deserialize_enum<V: Visitor<'de>>(

@@ -208,8 +208,8 @@ impl Mechanism {
 }
 
 /// A text that no message shows.
+// Not transparent for serde: `build` knows by the type's name what it must not show.
 #[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
@@ -298,7 +298,7 @@ pub fn default_group(pipeline: &str) -> String {
 }
 
 impl KafkaSink {
-    /// Where rejected rows go unless the pipeline file says it.
+    /// The topic of rejected rows unless the pipeline file says it: on the same brokers.
     pub fn default_dead_letter(&self) -> String {
         format!("{}-rejected", self.topic)
     }
@@ -404,7 +404,13 @@ impl JsonSchema for Start {
 /// Values are texts, numbers or booleans; librdkafka knows texts only.
 impl<'de> Deserialize<'de> for Options {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Options, D::Error> {
-        let scalars: BTreeMap<String, super::Scalar> = BTreeMap::deserialize(deserializer)?;
+        // `build` knows by this name that the values are not to be shown: a password may be among them, which
+        // is wrong there.
+        #[derive(Deserialize)]
+        #[serde(rename = "Options")]
+        struct Scalars(BTreeMap<String, super::Scalar>);
+
+        let Scalars(scalars) = Scalars::deserialize(deserializer)?;
         let text = |scalar| match scalar {
             super::Scalar::Boolean(value) => value.to_string(),
             super::Scalar::Integer(value) => value.to_string(),
