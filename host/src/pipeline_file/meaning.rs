@@ -1,12 +1,14 @@
 //! What a pipeline file can say wrong although every key and type is right.
 
+mod kafka;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::finding::Finding;
 use super::{
-    Column, ColumnSet, Columns, DeadLetter, FileFormat, FileSource, Format, Loaded, Pipeline, Rule, Scalar, Sink,
-    Source, resolve,
+    Column, ColumnSet, Columns, DeadLetter, FileFormat, FileSource, Format, Loaded, Pipeline, Rule, Scalar,
+    Sink, Source, resolve,
 };
 use crate::batch::Kind;
 
@@ -45,6 +47,7 @@ pub fn check(loaded: &Loaded) -> Vec<Finding> {
     check.decode();
     check.rules(rules);
     check.ends();
+    check.kafka();
     check.range(&["batch", "rows"], batch.rows as u64, 1, 1_000_000, "");
     check.range(&["batch", "bytes"], batch.bytes.0, 1, GIB, " bytes");
     check.range(&["remember", "rows"], remember.rows as u64, 0, 100_000_000, "");
@@ -225,6 +228,8 @@ impl Check<'_> {
             Sink::Kafka(_) | Sink::Stdout(_) => {}
         }
         match dead_letter {
+            // That it is none has its sentence.
+            Some(DeadLetter::Sqlite(_)) if sink.kafka().is_some() => {}
             Some(DeadLetter::Sqlite(table)) => {
                 let path = ["dead_letter", "sqlite", "table"];
                 let Sink::Sqlite(sink) = sink else {
@@ -262,11 +267,17 @@ impl Check<'_> {
     fn sqlite(&mut self, sink: &super::SqliteSink) {
         self.output_path(&["sink", "sqlite", "path"], &sink.path);
         self.table(&["sink", "sqlite", "table"], &sink.table);
-        let Some(key) = &sink.key else { return };
+        if let Some(key) = &sink.key {
+            self.key(&["sink", "sqlite", "key"], key);
+        }
+    }
+
+    /// The columns of a sink's key, which is at `path`.
+    fn key(&mut self, path: &[&str; 3], key: &[String]) {
         let columns = columns(&self.loaded.pipeline.decode.columns);
         for (index, name) in key.iter().enumerate() {
             let index_text = index.to_string();
-            let path = ["sink", "sqlite", "key", &index_text];
+            let path = [path[0], path[1], path[2], &index_text];
             if key[..index].contains(name) {
                 self.add(&path, format!("the column `{name}` is twice in the key"));
             }

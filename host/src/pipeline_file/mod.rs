@@ -24,8 +24,8 @@ use serde::{Deserialize, Deserializer};
 use crate::batch::Kind;
 use finding::{Finding, Mark};
 pub use kafka::{
-    Commit, Compression, Connection, DeadLetterTopic, Deleted, KafkaSink, KafkaSource, Mechanism, OPTIONS, Options,
-    Sasl, Secret, Start, Tls, Topics, default_group,
+    Commit, Compression, Connection, DeadLetterTopic, Deleted, KafkaSink, KafkaSource, Mechanism, OPTIONS,
+    Options, Sasl, Secret, Start, Tls, Topics, default_group,
 };
 
 /// The largest pipeline file: 32 rules with their settings have a few KiB.
@@ -202,6 +202,17 @@ impl Pipeline {
 
 fn default_lanes() -> usize {
     1
+}
+
+impl Pipeline {
+    /// The topic of rejected rows; the sinks that are not in Kafka have none.
+    pub fn dead_letter_topic(&self) -> Option<String> {
+        match (&self.sink, &self.dead_letter) {
+            (Sink::Kafka(_), Some(DeadLetter::Kafka(dead_letter))) => Some(dead_letter.topic.clone()),
+            (Sink::Kafka(sink), None) => Some(sink.default_dead_letter()),
+            _ => None,
+        }
+    }
 }
 
 /// What a `kafka` sink promises.
@@ -398,6 +409,16 @@ pub enum Sink {
     Stdout(StdoutSink),
 }
 
+impl Sink {
+    /// The Kafka sink, if it is one.
+    pub fn kafka(&self) -> Option<&KafkaSink> {
+        match self {
+            Sink::Kafka(kafka) => Some(kafka),
+            Sink::Sqlite(_) | Sink::File(_) | Sink::Stdout(_) => None,
+        }
+    }
+}
+
 /// A table of an embedded SQLite database.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -483,7 +504,8 @@ pub enum DeadLetter {
     Sqlite(DeadLetterTable),
     /// A JSON lines file.
     File(DeadLetterFile),
-    /// A topic on the sink's brokers, in the same transaction; only with a `kafka` sink.
+    /// A topic on the sink's brokers, in the same transaction; only with a `kafka` sink, which has no other. It is
+    /// the sink's topic and `-rejected` unless given.
     Kafka(DeadLetterTopic),
     /// JSON lines on standard output.
     Stdout(StdoutSink),
@@ -599,6 +621,17 @@ impl std::str::FromStr for Span {
         };
         let ms = number.checked_mul(factor).ok_or_else(|| format!("`{text}` is too long"))?;
         Ok(Span(Duration::from_millis(ms)))
+    }
+}
+
+/// In the largest unit that leaves no rest.
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.as_millis();
+        let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+        let fits = units.into_iter().find(|(factor, _)| ms >= *factor && ms.is_multiple_of(*factor));
+        let (factor, unit) = fits.unwrap_or((1, "ms"));
+        write!(f, "{}{unit}", ms / factor)
     }
 }
 

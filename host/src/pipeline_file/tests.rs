@@ -1,5 +1,7 @@
 //! Every way in which a pipeline file can be wrong, with the sentence it gets.
 
+mod kafka;
+
 use super::*;
 
 /// Reads `text` as a pipeline file `p.yaml`; findings come back as printed, without the folder.
@@ -174,7 +176,7 @@ fn unknown_keys_have_a_hint_and_all_are_found() {
             "p.yaml:2:1: unknown key `sorce`; did you mean `source`?",
             "p.yaml:3:28: unknown key `tabel` in `sink.sqlite`; did you mean `table`?",
             "p.yaml:4:1: unknown key `zzz`; known are `name`, `source`, `decode`, `rules`, `sink`, \
-             `dead_letter`, `batch`, `remember`",
+             `dead_letter`, `batch`, `remember`, `delivery`, `lanes`",
         ]
     );
     assert_eq!(
@@ -191,8 +193,8 @@ fn unknown_keys_have_a_hint_and_all_are_found() {
     assert_eq!(
         findings("name: a\nsource: {}\nsink: 5\n"),
         [
-            "p.yaml:2:9: `source`: it needs one of the keys `file`",
-            "p.yaml:3:7: `sink` must be one of `sqlite`, `file`, `stdout`, but is the number 5",
+            "p.yaml:2:9: `source`: it needs one of the keys `file`, `kafka`",
+            "p.yaml:3:7: `sink` must be one of `sqlite`, `file`, `kafka`, `stdout`, but is the number 5",
         ]
     );
 }
