@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use rusqlite::Connection;
 
-use crate::harness::{Database, Folder, RULES, guests, integer, start};
+use crate::harness::{Database, Folder, Outcome, RULES, guests, integer, start};
 
 const DATABASE: &str = "sink: { sqlite: { path: out.db } }\n";
 
@@ -309,6 +309,16 @@ fn a_reader_of_standard_output_that_goes_away() {
     assert!(stderr.contains("standard output was closed by the program that read it"), "{stderr}");
 }
 
+/// `tidegate check p.yaml`, with more arguments.
+fn check(folder: &Folder, arguments: &[&str]) -> Outcome {
+    let mut check = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    check.current_dir(folder.path("")).args(["check", "p.yaml", "--guests"]).arg(guests()).args(arguments);
+    start(check.env("TIDEGATE_TEST_PASSWORD", CANARY)).finish()
+}
+
+/// A password that no output may have.
+const CANARY: &str = "canary-8d21";
+
 #[test]
 fn pipeline_files_that_are_wrong() {
     let folder = folder(candle(0));
@@ -356,9 +366,7 @@ fn pipeline_files_that_are_wrong() {
     ] {
         folder.write("p.yaml", &text);
         folder.refused(2, words);
-        let mut check = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        check.current_dir(folder.path("")).args(["check", "p.yaml", "--guests"]).arg(guests());
-        start(&mut check).finish().refused(2, words);
+        check(&folder, &[]).refused(2, words);
         assert!(!folder.path("out.db").exists(), "nothing is made for a pipeline that is wrong: {text}");
     }
     folder.write("p.yaml", [0xff, 0xfe, 0x00]);
@@ -406,5 +414,92 @@ fn a_packed_file_that_is_damaged_is_refused_before_its_first_row() {
         }
         folder.write(name, &whole);
         assert_eq!(folder.summary()["written"], 5_000, "{name}");
+    }
+}
+
+const KAFKA: &str = "\
+name: test
+source:
+  kafka:
+    brokers: localhost:9092
+    topic: in
+    sasl: { mechanism: PLAIN, username: tidegate, password: \"@\" }
+sink:
+  kafka: { topic: out }
+";
+
+#[test]
+fn pipeline_files_that_are_wrong_about_kafka() {
+    let folder = Folder::new();
+    folder.write("p.yaml", KAFKA);
+    let good = check(&folder, &[]);
+    assert_eq!((good.code, good.stderr.as_str()), (Some(0), ""));
+    for (old, new, words) in [
+        (
+            "localhost:9092",
+            "localhost",
+            "p.yaml:4:14: the broker must be `host:port` with a port of 1 to 65535",
+        ),
+        (
+            "{ topic: out }",
+            "{ topic: out, brokers: 'elsewhere:9092' }",
+            "p.yaml:8:33: rows and the position in the source can be one transaction on one cluster only",
+        ),
+        (
+            "topic: in\n",
+            "topic: in\n    options: { group.id: a }\n",
+            "p.yaml:6:26: unknown key `group.id` in `source.kafka.options`; give `source.kafka.group` instead",
+        ),
+        ("{ topic: out }", "{ topic: in }", "p.yaml:8:19: the topic `in` is also the source's"),
+    ] {
+        folder.write("p.yaml", KAFKA.replace(old, new));
+        check(&folder, &[]).refused(2, words);
+        folder.refused(2, words);
+    }
+}
+
+/// A password from a file, from a variable or in the file itself, with mistakes in and around it.
+#[test]
+fn no_output_of_check_has_a_password() {
+    let folder = Folder::new();
+    folder.write("password", format!("{CANARY}\n"));
+    let mistakes = [
+        ("mechanism: PLAIN", "mechanism: plain"),
+        ("mechanism: PLAIN, ", ""),
+        ("username: tidegate", "username: ''"),
+        ("password: ", "passwort: "),
+        ("password: \"@\"", "password: [\"@\"]"),
+        ("password: \"@\"", "password: { is: \"@\" }"),
+        ("password: \"@\"", "password: @"),
+        ("password: \"@\"", "password: \"@"),
+        ("{ mechanism: PLAIN, username: tidegate, password: \"@\" }", "\"@\""),
+        (
+            "    sasl: { mechanism: PLAIN, username: tidegate, password: \"@\" }",
+            "    tls: { key_password: \"@\" }",
+        ),
+        (
+            "    sasl: { mechanism: PLAIN, username: tidegate, password: \"@\" }",
+            "    options: { sasl.password: \"@\" }",
+        ),
+        ("    sasl: { mechanism: PLAIN, username: tidegate, password: \"@\" }", "    options: \"@\""),
+        ("localhost:9092", "localhost"),
+        ("topic: out", "topic: in"),
+    ];
+    let numeric = "5318008531800853";
+    for password in ["${file:password}", "${TIDEGATE_TEST_PASSWORD}", CANARY, numeric] {
+        for (old, new) in mistakes {
+            assert!(KAFKA.contains(old), "{old}");
+            let text = KAFKA.replace(old, new).replace('@', password);
+            folder.write("p.yaml", &text);
+            for arguments in [&[][..], &["--json"]] {
+                let outcome = check(&folder, arguments);
+                // Without quotes it is right where it is a text and needs none.
+                if new != "password: @" {
+                    assert_eq!(outcome.code, Some(2), "{text}");
+                }
+                let output = outcome.stdout + &outcome.stderr;
+                assert!(!output.contains(CANARY) && !output.contains(numeric), "{text}: {output}");
+            }
+        }
     }
 }
