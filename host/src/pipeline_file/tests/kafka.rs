@@ -549,3 +549,22 @@ fn the_schema_knows_kafka() {
         assert!(!faults(&schema, &schema, &pipeline, "").is_empty(), "{pointer}");
     }
 }
+
+#[test]
+fn the_page_about_kafka_is_true() {
+    let page = include_str!("../../../../docs/kafka.md");
+    let (_, options) = page.split_once("## Settings of librdkafka").unwrap();
+    let list = options.split("\n\n").nth(2).unwrap();
+    let named: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
+    assert_eq!(named, OPTIONS);
+    // Its examples are indented by four; the second one is a source only.
+    let examples: Vec<String> = page
+        .split("\n\n")
+        .filter(|paragraph| paragraph.starts_with("    "))
+        .map(|paragraph| paragraph.lines().map(|line| format!("{}\n", &line[4..])).collect())
+        .collect();
+    let [first, second] = &examples[..] else { panic!("{examples:?}") };
+    let second = second.replace("KAFKA_PASSWORD", "TOKEN").replace("/run/secrets/key", "token");
+    assert!(read_as(first).is_ok());
+    read_as(format!("name: a\nsink: stdout\n{second}")).unwrap();
+}
