@@ -99,7 +99,9 @@ impl Heard {
         }
         let mut last = self.last.lock().unwrap_or_else(|poison| poison.into_inner());
         let logged = match &*last {
-            Some(trouble) if trouble.code == code && trouble.logged.elapsed() < REPEATED_AFTER => trouble.logged,
+            Some(trouble) if trouble.code == code && trouble.logged.elapsed() < REPEATED_AFTER => {
+                trouble.logged
+            }
             _ => {
                 tracing::warn!("Kafka: {reason}");
                 Instant::now()
@@ -201,17 +203,17 @@ impl Cluster {
                 self.brokers, self.setting
             ))
         };
-        let metadata = self
-            .consumer
-            .fetch_metadata(Some(topic), 2 * ASK)
-            .map_err(|error| cannot(error.to_string()))?;
-        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
+        let metadata =
+            self.consumer.fetch_metadata(Some(topic), 2 * ASK).map_err(|error| cannot(error.to_string()))?;
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
+            return Ok(None);
+        };
         match found.error().map(RDKafkaErrorCode::from) {
             None => Ok(i32::try_from(found.partitions().len()).ok().filter(|count| *count > 0)),
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
-                Err(cannot("the user may not read its description; the broker's access lists decide that".into()))
-            }
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Err(cannot(
+                "the user may not read its description; the broker's access lists decide that".into(),
+            )),
             Some(error) => Err(cannot(error.to_string())),
         }
     }

@@ -88,7 +88,8 @@ pub fn run(
                 let (components, stop) = (&components, &stop);
                 scope.spawn(move || {
                     // One lane that cannot go on ends the others: the pipeline is wrong, not the lane.
-                    run_lane(number, loaded, components, options, stop, progress).inspect_err(|_| stop.request())
+                    run_lane(number, loaded, components, options, stop, progress)
+                        .inspect_err(|_| stop.request())
                 })
             })
             .collect();
@@ -188,7 +189,7 @@ impl<'a> Lane<'a> {
 
     /// One turn of the loop; `false` at the end.
     fn turn(&mut self) -> Result<bool> {
-        let Some(next) = self.source.next()? else { return Ok(false) };
+        let Some(next) = self.source.receive()? else { return Ok(false) };
         let is_idle = matches!(next, Next::Idle);
         match next {
             Next::Batch(raw) => {
@@ -244,7 +245,9 @@ impl<'a> Lane<'a> {
     /// Ends with partitions that others get. What was written of lost ones cannot be committed any more.
     fn give_up(&mut self, partitions: &[Partition], is_lost: bool) -> Result<()> {
         let result = match is_lost {
-            true if self.account.has_pending() => Err(Error::Rewind("the group has given partitions to others".into())),
+            true if self.account.has_pending() => {
+                Err(Error::Rewind("the group has given partitions to others".into()))
+            }
             true => Ok(()),
             false => self.checkpoint(),
         };
@@ -466,8 +469,14 @@ impl<'a> Account<'a> {
         count(&mut sum.rejected, rejected, pending.rejected);
         count(&mut sum.dropped, dropped, pending.dropped);
         count(&mut sum.tombstones, tombstones, pending.tombstones);
-        pending.rejected_by.into_iter().for_each(|(key, rows)| *sum.rejected_by.entry(key).or_default() += rows);
-        pending.dropped_by.into_iter().for_each(|(rule, rows)| *sum.dropped_by.entry(rule).or_default() += rows);
+        pending
+            .rejected_by
+            .into_iter()
+            .for_each(|(key, rows)| *sum.rejected_by.entry(key).or_default() += rows);
+        pending
+            .dropped_by
+            .into_iter()
+            .for_each(|(rule, rows)| *sum.dropped_by.entry(rule).or_default() += rows);
         let (done, total) = source.progress();
         self.progress.bytes_done.store(done, Ordering::Relaxed);
         self.progress.bytes_total.store(total.unwrap_or(0), Ordering::Relaxed);

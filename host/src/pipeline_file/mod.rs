@@ -190,16 +190,6 @@ pub struct Pipeline {
     pub lanes: usize,
 }
 
-impl Pipeline {
-    /// The topic of the dead letters, if the file names one.
-    pub fn dead_letter_topic(&self) -> Option<String> {
-        match &self.dead_letter {
-            Some(DeadLetter::Kafka(topic)) => Some(topic.topic.clone()),
-            _ => None,
-        }
-    }
-}
-
 fn default_lanes() -> usize {
     1
 }

@@ -362,11 +362,14 @@ pub fn warm(
     let mut new: Vec<(usize, Instance)> = Vec::new();
     let mut columns: Vec<String> = Vec::new();
     let mut does_remember = false;
-    for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| !rule.instances.contains_key(&partition)) {
+    for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| !rule.instances.contains_key(&partition))
+    {
         let instance = rule.new_instance()?;
         if instance.remembers() {
             does_remember = true;
-            columns.extend(rule.remembered.iter().filter(|name| !columns.contains(name)).cloned().collect::<Vec<_>>());
+            columns.extend(
+                rule.remembered.iter().filter(|name| !columns.contains(name)).cloned().collect::<Vec<_>>(),
+            );
         }
         new.push((index, instance));
     }

@@ -630,7 +630,7 @@ mod tests {
 
     use super::super::Sink;
     use super::super::test_rows::{
-        at, candles, minutes, partition, pipeline, read_minutes, remember, schema, write,
+        at, candles, minutes, open_sink, partition, pipeline, read_minutes, remember, schema, write,
     };
     use super::super::values::{Value, Values};
     use super::{Error, part_number};
@@ -639,7 +639,7 @@ mod tests {
     const PARQUET: &str = r#"{ "file": { "path": "out", "format": "parquet" } }"#;
 
     fn open(folder: &TempDir, sink: &str) -> Result<Sink, Error> {
-        Sink::open(&pipeline(sink, None), &schema(), folder.path())
+        open_sink(&pipeline(sink, None), folder.path())
     }
 
     fn failure<T>(result: Result<T, Error>) -> (u8, String) {
@@ -672,13 +672,13 @@ mod tests {
         for format in [JSONL, PARQUET] {
             let folder = TempDir::new().unwrap();
             let mut sink = open(&folder, format).unwrap();
-            assert_eq!(sink.position(&partition()).unwrap(), at(0));
+            assert_eq!(sink.position(&partition()).unwrap().unwrap(), at(0));
             assert!(read_minutes(&mut sink, &remember(9, 9)).is_empty());
             write(&mut sink, 0, 4, &minutes(0..3), &[b"bad"]).unwrap();
             write(&mut sink, 4, 5, &minutes(0..0), &[]).unwrap();
             drop(sink);
             let mut sink = open(&folder, format).unwrap();
-            assert_eq!(sink.position(&partition()).unwrap(), at(5));
+            assert_eq!(sink.position(&partition()).unwrap().unwrap(), at(5));
             write(&mut sink, 5, 6, &minutes(3..4), &[]).unwrap();
             assert_eq!(read_minutes(&mut sink, &remember(9, 9)), [0, 1, 2, 3]);
             let (code, text) = failure(write(&mut sink, 5, 7, &minutes(9..10), &[]));
@@ -892,7 +892,7 @@ mod tests {
             (JSONL, Some(r#"{ "file": { "path": "./out.jsonl" } }"#), 2, "cannot share the file"),
         ];
         for (sink, dead_letter, expected, sentence) in cases {
-            let (code, text) = failure(Sink::open(&pipeline(sink, dead_letter), &schema(), folder.path()));
+            let (code, text) = failure(open_sink(&pipeline(sink, dead_letter), folder.path()));
             assert_eq!((code, text.contains(sentence)), (expected, true), "{text}");
         }
     }

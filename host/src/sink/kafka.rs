@@ -33,7 +33,8 @@ use crate::error::{Error, Result};
 use crate::kafka::{ASK, Asking, Cluster, Heard, Patience, client_config, refused};
 use crate::lane::Place;
 use crate::pipeline_file::{
-    self, Column, Columns, Commit, Connection, Decode, Delivery, Format, KafkaSink as Config, Remember, default_group,
+    self, Column, Columns, Commit, Connection, Decode, Delivery, Format, KafkaSink as Config, Remember,
+    default_group,
 };
 use crate::shutdown::Shutdown;
 use crate::source::Source;
@@ -183,9 +184,12 @@ impl KafkaSink {
 
     /// The first `init_transactions`, whose failure is the user's to mend.
     fn begin_with(&mut self, patience: &Patience) -> Result<()> {
+        if !self.is_transactional {
+            return Ok(());
+        }
         let start = Instant::now();
-        while self.is_transactional {
-            let Err(error) = self.producer.init_transactions(ASK) else { break };
+        loop {
+            let Err(error) = self.producer.init_transactions(ASK) else { return Ok(()) };
             let code = error.rdkafka_error_code();
             if code == Some(RDKafkaErrorCode::UnsupportedFeature) {
                 return Err(Error::Surroundings(format!(
@@ -202,7 +206,6 @@ impl KafkaSink {
                 )));
             }
         }
-        Ok(())
     }
 
     /// The position that this sink keeps for the partition; `None` when the source's own group keeps it.
@@ -235,7 +238,8 @@ impl KafkaSink {
         let mut stored = Stored::default();
         let partition = self.output_partition(write.partition)?;
         let writer = RowWriter::new(write.kept);
-        let key = Key { columns: self.key.iter().map(|&index| Values::of(write.kept.column(index))).collect() };
+        let key =
+            Key { columns: self.key.iter().map(|&index| Values::of(write.kept.column(index))).collect() };
         let (mut value, mut key_text) = (Vec::with_capacity(512), Vec::with_capacity(64));
         for row in 0..write.kept.num_rows() {
             value.clear();
@@ -275,7 +279,9 @@ impl KafkaSink {
     fn begin(&mut self) -> Result<()> {
         if self.step.is_none() {
             if self.is_transactional {
-                self.producer.begin_transaction().map_err(|error| self.rewind("cannot begin a transaction", &error))?;
+                self.producer
+                    .begin_transaction()
+                    .map_err(|error| self.rewind("cannot begin a transaction", &error))?;
             }
             self.step = Some(Step::new());
         }
@@ -369,7 +375,9 @@ impl KafkaSink {
             match self.producer.send_offsets_to_transaction(offsets, &metadata, STEP) {
                 Ok(()) => break,
                 Err(error) if is_again(&error) && start.elapsed() < OUTCOME => self.wait(source, start)?,
-                Err(error) => return Err(self.rewind("the offsets are not taken into the transaction", &error)),
+                Err(error) => {
+                    return Err(self.rewind("the offsets are not taken into the transaction", &error));
+                }
             }
         }
         crate::crash::point("offsets_sent");
@@ -396,9 +404,7 @@ impl KafkaSink {
         let start = Instant::now();
         loop {
             let committed = match (&self.positions, &*source) {
-                (Positions::Own(consumer), _) => {
-                    consumer.commit(offsets, CommitMode::Sync)
-                }
+                (Positions::Own(consumer), _) => consumer.commit(offsets, CommitMode::Sync),
                 (Positions::Group, Source::Kafka(source)) => source.commit(offsets),
                 (Positions::Group, Source::File { .. }) => Ok(()),
             };
@@ -421,9 +427,9 @@ impl KafkaSink {
             };
             let offset = Offset::Offset(i64::try_from(position.next_offset).unwrap_or(i64::MAX));
             let mut element = list.add_partition(topic, number);
-            element
-                .set_offset(offset)
-                .map_err(|error| Error::Running(format!("offset {} of `{topic}`: {error}", position.next_offset)))?;
+            element.set_offset(offset).map_err(|error| {
+                Error::Running(format!("offset {} of `{topic}`: {error}", position.next_offset))
+            })?;
             element.set_metadata(&position.fingerprint);
         }
         Ok(list)
@@ -432,14 +438,17 @@ impl KafkaSink {
     /// Between two looks at the broker: the source stays in its group; a stop does not wait for ever.
     fn wait(&self, source: &mut Source, start: Instant) -> Result<()> {
         if self.shutdown.is_requested() && start.elapsed() > LAST_CHECKPOINT {
-            return Err(Error::Rewind("the broker does not answer, and the stop does not wait for it".into()));
+            return Err(Error::Rewind(
+                "the broker does not answer, and the stop does not wait for it".into(),
+            ));
         }
         source.keep_alive()
     }
 
     /// Whether all that the broker has answered so far is well.
     fn check_deliveries(&self) -> Result<()> {
-        let failure = self.producer.context().failure.lock().unwrap_or_else(|poison| poison.into_inner()).take();
+        let failure =
+            self.producer.context().failure.lock().unwrap_or_else(|poison| poison.into_inner()).take();
         match failure {
             Some(error) => Err(self.rewind("a row is not taken", &error)),
             None => Ok(()),
@@ -523,14 +532,18 @@ impl<'a> ReadBack<'a> {
             .reader
             .create_with_context(Asking::default())
             .map_err(|error| sink.rewind("a consumer cannot be made", &error))?;
-        let columns = super::values::project(&sink.schema, columns)?.fields().iter().map(|field| Column {
-            name: field.name().clone(),
-            kind: Kind::of(field.data_type()),
-            from: match json_name(field.name()) {
-                name if name == field.name() => Vec::new(),
-                name => vec![name.into()],
-            },
-        }).collect();
+        let columns = super::values::project(&sink.schema, columns)?
+            .fields()
+            .iter()
+            .map(|field| Column {
+                name: field.name().clone(),
+                kind: Kind::of(field.data_type()),
+                from: match json_name(field.name()) {
+                    name if name == field.name() => Vec::new(),
+                    name => vec![name.into()],
+                },
+            })
+            .collect();
         let decode = Decode { format: Format::Json, columns: Columns::List(columns), ..Decode::default() };
         Ok(ReadBack { sink, partition, consumer, decoder: Decoder::new(&decode)? })
     }
@@ -571,7 +584,8 @@ impl<'a> ReadBack<'a> {
         let start = Instant::now();
         let mut said = false;
         loop {
-            let (low, settled) = self.consumer.fetch_watermarks(topic, self.partition, ASK).map_err(cannot)?;
+            let (low, settled) =
+                self.consumer.fetch_watermarks(topic, self.partition, ASK).map_err(cannot)?;
             if settled >= end {
                 return Ok((low, settled));
             }
@@ -694,13 +708,15 @@ impl Topics<'_> {
             None if self.config.create => self.create(name)?,
             None => {
                 let key = setting.rsplit('.').next().unwrap_or(setting);
-                self.cluster.partitions_of_existing(name, key, &self.place.patience).map_err(|error| match error {
-                    Error::Surroundings(_) => Error::Surroundings(format!(
-                        "the topic `{name}` (`{setting}`) does not exist at `{}`; make it, or set \
+                self.cluster.partitions_of_existing(name, key, &self.place.patience).map_err(|error| {
+                    match error {
+                        Error::Surroundings(_) => Error::Surroundings(format!(
+                            "the topic `{name}` (`{setting}`) does not exist at `{}`; make it, or set \
                          `sink.kafka.create: true`",
-                        self.connection.brokers
-                    )),
-                    other => other,
+                            self.connection.brokers
+                        )),
+                        other => other,
+                    }
                 })?
             }
         };
@@ -747,7 +763,8 @@ impl Topics<'_> {
         let ask = || -> Option<usize> {
             let options = AdminOptions::new().request_timeout(Some(ASK));
             let admin = self.admin().ok()?;
-            let answers = block_on(admin.describe_configs([&ResourceSpecifier::Topic(name)], &options)).ok()?;
+            let answers =
+                block_on(admin.describe_configs([&ResourceSpecifier::Topic(name)], &options)).ok()?;
             let answer = answers.into_iter().next()?.ok()?;
             answer.get("max.message.bytes")?.value.as_ref()?.parse().ok()
         };
@@ -934,7 +951,10 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
-            self.failure.lock().unwrap_or_else(|poison| poison.into_inner()).get_or_insert_with(|| error.clone());
+            self.failure
+                .lock()
+                .unwrap_or_else(|poison| poison.into_inner())
+                .get_or_insert_with(|| error.clone());
         }
     }
 }

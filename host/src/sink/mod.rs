@@ -78,8 +78,10 @@ impl Sink {
             pipeline_file::Sink::File(config) => {
                 file::FileSink::open(config, pipeline, schema, folder).map(|sink| Sink::File(sink.into()))
             }
-            pipeline_file::Sink::Kafka(config) => kafka::KafkaSink::open(config, pipeline, schema, source, place)
-                .map(|sink| Sink::Kafka(sink.into())),
+            pipeline_file::Sink::Kafka(config) => {
+                kafka::KafkaSink::open(config, pipeline, schema, source, place)
+                    .map(|sink| Sink::Kafka(sink.into()))
+            }
             pipeline_file::Sink::Stdout(_) => {
                 stdout::StdoutSink::open(pipeline.dead_letter.as_ref(), folder).map(Sink::Stdout)
             }

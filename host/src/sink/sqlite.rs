@@ -847,7 +847,7 @@ mod tests {
 
     use super::super::Sink;
     use super::super::test_rows::{
-        at, candles, minutes, partition, pipeline, read_minutes, remember, schema, write,
+        at, candles, minutes, open_sink, partition, pipeline, read_minutes, remember, write,
     };
     use super::{Error, sqlite_error};
     use crate::pipeline_file::Remember;
@@ -859,7 +859,7 @@ mod tests {
     }
 
     fn open_with(folder: &TempDir, sink: &str, dead_letter: Option<&str>) -> Result<Sink, Error> {
-        Sink::open(&pipeline(sink, dead_letter), &schema(), folder.path())
+        open_sink(&pipeline(sink, dead_letter), folder.path())
     }
 
     fn failure<T>(result: Result<T, Error>) -> (u8, String) {
@@ -880,11 +880,11 @@ mod tests {
     fn rows_dead_letters_and_position_are_one_step() {
         let folder = TempDir::new().unwrap();
         let mut sink = open(&folder).unwrap();
-        assert_eq!(sink.position(&partition()).unwrap(), at(0));
+        assert_eq!(sink.position(&partition()).unwrap().unwrap(), at(0));
         write(&mut sink, 0, 5, &minutes(0..3), &[b"\xff\0raw", b"two"]).unwrap();
         drop(sink);
         let mut sink = open(&folder).unwrap();
-        assert_eq!(sink.position(&partition()).unwrap(), at(5));
+        assert_eq!(sink.position(&partition()).unwrap().unwrap(), at(5));
         assert_eq!(count(&folder, "candles"), 3);
         let letters = "dead_letter WHERE rule = 'validate' AND rule_version = 'abc' AND reason = 'price'
             AND source_topic = 'in.jsonl' AND source_offset = 7 AND rejected_at = 1000";
@@ -906,7 +906,7 @@ mod tests {
             .unwrap();
         let (code, text) = failure(write(&mut sink, 2, 5, &minutes(2..5), &[b"two"]));
         assert_eq!((code, text.contains("failed: no")), (1, true), "{text}");
-        assert_eq!(sink.position(&partition()).unwrap(), at(2));
+        assert_eq!(sink.position(&partition()).unwrap().unwrap(), at(2));
         assert_eq!(count(&folder, "candles"), 2);
         assert_eq!(std::fs::metadata(folder.path().join("bad.jsonl")).unwrap().len(), length);
     }
@@ -1008,7 +1008,7 @@ mod tests {
         ];
         assert_eq!((stored.duplicates, refused), (0, expected.to_vec()));
         assert_eq!((count(&folder, "candles"), count(&folder, "dead_letter")), (2, 3));
-        assert_eq!(sink.position(&partition()).unwrap(), at(5));
+        assert_eq!(sink.position(&partition()).unwrap().unwrap(), at(5));
     }
 
     #[test]
@@ -1152,7 +1152,7 @@ mod tests {
         }
         let (code, text) = failure(write(&mut sink, 1, 2, &minutes(10..9_000), &[]));
         assert_eq!((code, text.contains("the disk is full")), (1, true), "{text}");
-        assert_eq!((sink.position(&partition()).unwrap(), count(&folder, "candles")), (at(1), 10));
+        assert_eq!((sink.position(&partition()).unwrap().unwrap(), count(&folder, "candles")), (at(1), 10));
     }
 
     #[test]

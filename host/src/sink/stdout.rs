@@ -46,17 +46,16 @@ impl StdoutSink {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Sink;
-    use super::super::test_rows::{at, minutes, partition, pipeline, remember, schema, write};
+    use super::super::test_rows::{at, minutes, open_sink, partition, pipeline, remember, write};
 
     #[test]
     fn nothing_is_kept_but_the_dead_letter_file() {
         let folder = tempfile::TempDir::new().unwrap();
         let config = pipeline(r#"{ "stdout": {} }"#, Some(r#"{ "file": { "path": "bad.jsonl" } }"#));
         for lines in 1..3 {
-            let mut sink = Sink::open(&config, &schema(), folder.path()).unwrap();
+            let mut sink = open_sink(&config, folder.path()).unwrap();
             write(&mut sink, 0, 1, &minutes(0..0), &[b"bad"]).unwrap();
-            assert_eq!(sink.position(&partition()).unwrap(), at(0));
+            assert_eq!(sink.position(&partition()).unwrap().unwrap(), at(0));
             sink.read_back(0, &[], &remember(9, 9), &mut |_| panic!("nothing is read back")).unwrap();
             let text = std::fs::read_to_string(folder.path().join("bad.jsonl")).unwrap();
             assert_eq!(text.lines().count(), lines);
@@ -66,7 +65,7 @@ mod tests {
     #[test]
     fn a_table_of_dead_letters_needs_a_database() {
         let config = pipeline(r#"{ "stdout": {} }"#, Some(r#"{ "sqlite": {} }"#));
-        let error = Sink::open(&config, &schema(), std::path::Path::new(".")).err().unwrap();
+        let error = open_sink(&config, std::path::Path::new(".")).err().unwrap();
         assert_eq!((error.code(), error.to_string().contains("needs `sink.sqlite`")), (2, true));
     }
 }

@@ -1,5 +1,6 @@
 //! Rows and pipelines that the sinks' tests share.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -10,7 +11,12 @@ use super::{Sink, Stored, Write};
 use crate::batch::{Kind, Partition, Position, Reject};
 use crate::dead_letter::DeadLetter;
 use crate::error::Result;
+use crate::kafka::Patience;
+use crate::lane::Place;
 use crate::pipeline_file::{ByteSize, Pipeline, Remember, Span};
+use crate::shutdown::Shutdown;
+use crate::source::Source;
+use crate::source::file::FileSource;
 
 /// The columns of [`candles`].
 pub fn schema() -> SchemaRef {
@@ -63,7 +69,22 @@ pub fn pipeline(sink: &str, dead_letter: Option<&str>) -> Pipeline {
         dead_letter: dead_letter.map(|text| serde_json::from_str(text).expect("the dead letter is right")),
         batch: Default::default(),
         remember: Default::default(),
+        delivery: Default::default(),
+        lanes: 1,
     }
+}
+
+/// Opens the sink of a pipeline whose file is in `folder`.
+pub fn open_sink(pipeline: &Pipeline, folder: &Path) -> Result<Sink> {
+    let patience = Patience { forever: false, shutdown: Shutdown::default() };
+    let place = Place { folder, instance: "test", lane: 0, until_end: false, patience };
+    Sink::open(pipeline, &schema(), &standard_input(), &place)
+}
+
+/// A source that these sinks do not look at.
+fn standard_input() -> Source {
+    let file = FileSource::open("-", &Default::default(), &Default::default(), Path::new("."));
+    Source::File { file: Box::new(file.expect("nothing is read")), is_assigned: true }
 }
 
 /// Partition 0 of the test's file.
@@ -86,14 +107,15 @@ pub fn write(sink: &mut Sink, from: u64, to: u64, kept: &RecordBatch, payloads: 
         letter(b"kept", Reject { rule: "sink".into(), reason: reason.into(), detail, ..reject(row as u32) })
     };
     let (partition, expected, next) = (partition(), at(from), at(to));
-    sink.write(&Write {
+    let write = Write {
         partition: &partition,
         expected: &expected,
         next: &next,
         kept,
         rejected: &rejected,
         refuse: &refuse,
-    })
+    };
+    sink.write(&write, &mut standard_input())
 }
 
 /// A rejected row.

@@ -88,8 +88,12 @@ impl KafkaSource {
         let Some(config) = pipeline.source.kafka() else { unreachable!("the caller has matched the source") };
         let connection = config.connection();
         let topics = &config.topic.0;
-        let cluster =
-            Cluster::reach(connection, topics.first().map_or("", String::as_str), place.folder, &place.patience)?;
+        let cluster = Cluster::reach(
+            connection,
+            topics.first().map_or("", String::as_str),
+            place.folder,
+            &place.patience,
+        )?;
         let mut partition_count = 0;
         for topic in topics {
             let count = cluster.partitions_of_existing(topic, "topic", &place.patience)?;
@@ -97,9 +101,9 @@ impl KafkaSource {
         }
         let consumer = join(pipeline, connection, place)?;
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-        consumer
-            .subscribe(&names)
-            .map_err(|error| Error::Surroundings(format!("cannot subscribe to `{}`: {error}", topics.join("`, `"))))?;
+        consumer.subscribe(&names).map_err(|error| {
+            Error::Surroundings(format!("cannot subscribe to `{}`: {error}", topics.join("`, `")))
+        })?;
         Ok(KafkaSource {
             consumer,
             brokers: config.brokers.clone(),
@@ -127,7 +131,7 @@ impl KafkaSource {
     }
 
     /// Rows of one partition, or what the group has decided; `None` at the end, which only `--until-end` has.
-    pub fn next(&mut self) -> Result<Option<Next>> {
+    pub fn receive(&mut self) -> Result<Option<Next>> {
         self.resume()?;
         let deadline = Instant::now() + self.limits.wait;
         loop {
@@ -229,7 +233,7 @@ impl KafkaSource {
     }
 
     /// Starts to read partitions: where the sink says, else where the group was, else where the pipeline file says.
-    /// When a broker does not answer, they are assigned again by [`KafkaSource::next`].
+    /// When a broker does not answer, they are assigned again by [`KafkaSource::receive`].
     pub fn assign(&mut self, starts: &[Start]) -> Result<()> {
         let before = self.assigned.len();
         self.start_at(starts).inspect_err(|_| {
@@ -240,7 +244,9 @@ impl KafkaSource {
     }
 
     fn start_at(&mut self, starts: &[Start]) -> Result<()> {
-        let committed = self.committed(starts.iter().filter(|start| start.position.is_none()).map(|start| &start.partition))?;
+        let committed = self.committed(
+            starts.iter().filter(|start| start.position.is_none()).map(|start| &start.partition),
+        )?;
         let mut list = TopicPartitionList::new();
         let mut to_commit = TopicPartitionList::new();
         for Start { partition, position } in starts {
@@ -270,7 +276,9 @@ impl KafkaSource {
                 is_at_end: false,
             });
         }
-        self.consumer.incremental_assign(&list).map_err(|error| self.failed("cannot take partitions", &error))?;
+        self.consumer
+            .incremental_assign(&list)
+            .map_err(|error| self.failed("cannot take partitions", &error))?;
         if to_commit.count() > 0 {
             self.consumer
                 .commit(&to_commit, CommitMode::Sync)
@@ -301,7 +309,10 @@ impl KafkaSource {
             assigned.restart(offset);
             add(&mut list, &assigned.partition, offset)?;
         }
-        let sought = self.consumer.seek_partitions(list, ASK).map_err(|error| self.failed("cannot go back", &error))?;
+        let sought = self
+            .consumer
+            .seek_partitions(list, ASK)
+            .map_err(|error| self.failed("cannot go back", &error))?;
         for element in sought.elements() {
             element.error().map_err(|error| self.failed("cannot go back", &error))?;
         }
@@ -516,7 +527,10 @@ impl KafkaSource {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        self.consumer.seek_partitions(list, ASK).map_err(|error| self.failed("cannot skip rows", &error)).map(drop)
+        self.consumer
+            .seek_partitions(list, ASK)
+            .map_err(|error| self.failed("cannot skip rows", &error))
+            .map(drop)
     }
 
     /// Whether the topics are really gone: a broker that has just started does not know them yet.
@@ -598,19 +612,19 @@ fn push(message: &BorrowedMessage<'_>, assigned: &mut [Assigned], last: &mut usi
 
 fn add(list: &mut TopicPartitionList, partition: &Partition, offset: u64) -> Result<()> {
     let offset = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
-    list.add_partition_offset(&partition.topic, partition.number, offset)
-        .map_err(|error| Error::Running(format!("partition {} of `{}`: {error}", partition.number, partition.topic)))
+    list.add_partition_offset(&partition.topic, partition.number, offset).map_err(|error| {
+        Error::Running(format!("partition {} of `{}`: {error}", partition.number, partition.topic))
+    })
 }
 
 /// The offsets of a list of librdkafka, without the partitions that have none.
 fn offsets(list: &TopicPartitionList) -> HashMap<Partition, u64> {
     let elements = list.elements();
-    let with_offset = elements.iter().zip(partitions(list)).filter_map(|(element, partition)| {
-        match element.offset() {
+    let with_offset =
+        elements.iter().zip(partitions(list)).filter_map(|(element, partition)| match element.offset() {
             Offset::Offset(offset) => Some((partition, u64::try_from(offset).ok()?)),
             _ => None,
-        }
-    });
+        });
     with_offset.collect()
 }
 
@@ -702,7 +716,12 @@ impl ClientContext for Member {
 }
 
 impl ConsumerContext for Member {
-    fn rebalance(&self, consumer: &BaseConsumer<Member>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Member>,
+        error: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
         let is_assigned = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Relaxed) {
             // librdkafka waits for an answer; a failure leaves nothing to do either.

@@ -66,7 +66,7 @@ impl Source {
     }
 
     /// The rows that come next, or what has happened to the partitions; `None` at the end.
-    pub fn next(&mut self) -> Result<Option<Next>> {
+    pub fn receive(&mut self) -> Result<Option<Next>> {
         match self {
             Source::File { file, is_assigned } => {
                 if !std::mem::replace(is_assigned, true) {
@@ -74,7 +74,7 @@ impl Source {
                 }
                 Ok(file.next_batch()?.map(|raw| if raw.is_empty() { Next::Idle } else { Next::Batch(raw) }))
             }
-            Source::Kafka(kafka) => kafka.next(),
+            Source::Kafka(kafka) => kafka.receive(),
         }
     }
 
@@ -82,9 +82,10 @@ impl Source {
     /// an error. Standard input and pipes begin anew each time: their positions are not worth keeping.
     pub fn assign(&mut self, starts: &[Start]) -> Result<()> {
         match self {
-            Source::File { file, .. } => {
-                starts.iter().filter_map(|start| start.position.as_ref()).try_for_each(|position| file.seek(position))
-            }
+            Source::File { file, .. } => starts
+                .iter()
+                .filter_map(|start| start.position.as_ref())
+                .try_for_each(|position| file.seek(position)),
             Source::Kafka(kafka) => kafka.assign(starts),
         }
     }

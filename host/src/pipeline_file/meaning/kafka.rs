@@ -28,7 +28,7 @@ const TOPIC_BYTES: usize = 249;
 const GROUP_BYTES: usize = 249;
 
 /// Settings of librdkafka that decide what is lost or there twice after a crash, by how their names start.
-const DELIVERY: [&str; 20] = [
+const DELIVERY: [&str; 21] = [
     "acks",
     "auto.commit.",
     "check.crcs",
@@ -37,6 +37,7 @@ const DELIVERY: [&str; 20] = [
     "group.",
     "heartbeat.interval.ms",
     "isolation.level",
+    "max.in.flight",
     "max.poll.interval.ms",
     "message.send.max.retries",
     "message.timeout.ms",
