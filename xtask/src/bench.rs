@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{cargo, guests, run};
+use crate::{cargo, guests, packages, run};
 
 /// Arguments of `cargo xtask bench`; all of them go to the program in `bench/`.
 #[derive(Debug, clap::Args)]
@@ -14,6 +14,7 @@ pub struct Arguments {
 
 /// Builds the rules and the measuring program, with all optimisations, and runs it.
 pub fn command(arguments: &Arguments) -> Result<()> {
+    packages::for_build()?;
     guests::command(&guests::Arguments { tests: true, ..Default::default() })?;
     let mut bench = cargo();
     bench.args(["run", "--quiet", "--release", "--package", "tidegate-bench", "--"]).args(&arguments.rest);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rusqlite::Connection;
 
-use crate::{cargo, guests, run, sample, target_folder, tidegate_binary};
+use crate::{cargo, guests, packages, run, sample, target_folder, tidegate_binary};
 
 /// The time that the rules are told: later than all right rows, and the same after each start, so that
 /// `validated_at` does not tell the runs apart.
@@ -66,6 +66,7 @@ pub struct Verdict {
 
 /// Builds what is needed, kills, and fails when a row is lost or doubled.
 pub fn command(arguments: &Arguments) -> Result<()> {
+    packages::for_build()?;
     guests::command(&guests::Arguments::default())?;
     run(cargo().args(["build", "--quiet", "--workspace", "--bin", "tidegate"]))?;
     let folder = target_folder().join("chaos");

@@ -1,5 +1,5 @@
-//! The project's chores. Each module is one command of `cargo xtask`; the tests of the workspace call some of
-//! them as functions.
+//! The project's chores. Each module is one command of `cargo xtask`, or what several of them need; the tests of
+//! the workspace call some of them as functions.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,9 @@ use anyhow::{Context, Result, bail};
 pub mod bench;
 pub mod chaos;
 pub mod guests;
+pub mod kafka;
 pub mod lint;
+pub mod packages;
 pub mod quickstart;
 pub mod sample;
 pub mod test;

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{Missing, cargo, run, sample};
+use crate::{Missing, cargo, packages, run, sample};
 
 /// Checks format, clippy's opinions, the sample, and the licences and advisories of the dependencies.
 pub fn command() -> Result<()> {
@@ -14,6 +14,7 @@ pub fn command() -> Result<()> {
             return Err(Missing(text).into());
         }
     }
+    packages::for_build()?;
     run(cargo().args(["fmt", "--all", "--check"]))?;
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
     sample::command(&sample::Arguments { check: true })?;

@@ -4,10 +4,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{Failed, cargo, guests, root, run, target_folder, tidegate_binary};
+use crate::{Failed, cargo, guests, packages, root, run, target_folder, tidegate_binary};
 
 /// Builds rules and host, runs the quickstart pipeline, and says what to try next.
 pub fn command() -> Result<()> {
+    packages::for_build()?;
     guests::command(&guests::Arguments::default())?;
     eprintln!("quickstart: building the host (minutes the first time)");
     run(cargo().args(["build", "--workspace", "--bin", "tidegate"]))?;

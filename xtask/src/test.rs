@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{cargo, guests, run};
+use crate::{cargo, guests, kafka, packages, run};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, Default, clap::Args)]
@@ -18,6 +18,12 @@ pub struct Arguments {
 
 /// Sets up, builds the rules and the tests, says how long that took, and runs the tests.
 pub fn command(arguments: &Arguments) -> Result<()> {
+    packages::for_tests()?;
+    let started = Instant::now();
+    // The tests would download it while their time is taken.
+    kafka::jars()?;
+    let kafka_s = started.elapsed().as_secs_f64();
+
     let started = Instant::now();
     guests::command(&guests::Arguments { tests: true, ..Default::default() })?;
     let guests_s = started.elapsed().as_secs_f64();
@@ -25,7 +31,9 @@ pub fn command(arguments: &Arguments) -> Result<()> {
     let started = Instant::now();
     run(cargo().args(["test", "--workspace", "--no-run", "--quiet"]))?;
     let build_s = started.elapsed().as_secs_f64();
-    eprintln!("test: {guests_s:.1} s for the guests, {build_s:.1} s to build host and tests");
+    eprintln!(
+        "test: {kafka_s:.1} s for kafka, {guests_s:.1} s for the guests, {build_s:.1} s to build host and tests"
+    );
 
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--no-fail-fast"]).args(&arguments.rest);
