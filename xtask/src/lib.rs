@@ -15,6 +15,7 @@ pub mod lint;
 pub mod packages;
 pub mod quickstart;
 pub mod sample;
+pub mod services;
 pub mod test;
 
 /// Something that whoever runs the command must install or correct first: exit code 2.
