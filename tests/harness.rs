@@ -1,5 +1,7 @@
 //! What the end-to-end tests share: a folder with a pipeline file in it, and the real binary that runs it.
 
+pub mod kafka;
+
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
@@ -171,6 +173,14 @@ pub fn start(command: &mut Command) -> Running {
     Running { child: command.spawn().unwrap(), stdout, stderr }
 }
 
+impl Drop for Running {
+    /// A test that fails leaves no process behind.
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
 impl Running {
     /// Waits for the end.
     pub fn finish(mut self) -> Outcome {
@@ -212,8 +222,23 @@ impl Running {
 
     /// Ctrl-C.
     pub fn interrupt(&self) {
+        self.signal(Signal::INT);
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).unwrap();
-        kill_process(Pid::from_raw(id).unwrap(), Signal::INT).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+
+    /// What it has written to standard error so far.
+    pub fn messages(&mut self) -> String {
+        content(&mut self.stderr)
     }
 }
 

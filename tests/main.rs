@@ -6,5 +6,7 @@ mod bad_input;
 mod formats;
 mod harness;
 mod hostile;
+mod kafka;
+mod kafka_faults;
 mod kill;
 mod quickstart;

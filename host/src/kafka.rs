@@ -93,8 +93,8 @@ impl Heard {
     /// Keeps the error, and logs it unless it was just logged.
     pub fn error(&self, error: &KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
-        // It says less than the error of a connection before it.
-        if code == Some(RDKafkaErrorCode::AllBrokersDown) {
+        // The first says less than the error of a connection before it, the second is no error.
+        if matches!(code, Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::PartitionEOF)) {
             return;
         }
         let mut last = self.last.lock().unwrap_or_else(|poison| poison.into_inner());

@@ -185,10 +185,10 @@ const FAULTS: [Fault; 41] = {
 };
 
 /// The next of a row of numbers that look random: splitmix64, in integers, so that it is the same everywhere.
-pub(crate) struct Numbers(u64);
+pub struct Numbers(u64);
 
 impl Numbers {
-    pub(crate) fn new(seed: u64) -> Numbers {
+    pub fn new(seed: u64) -> Numbers {
         Numbers(seed)
     }
 
@@ -201,12 +201,12 @@ impl Numbers {
     }
 
     /// From 0 up to and without `end`.
-    pub(crate) fn below(&mut self, end: i64) -> i64 {
+    pub fn below(&mut self, end: i64) -> i64 {
         (self.next() % end.max(1) as u64) as i64
     }
 
     /// From nothing up to and without `end`.
-    pub(crate) fn duration_below(&mut self, end: std::time::Duration) -> std::time::Duration {
+    pub fn duration_below(&mut self, end: std::time::Duration) -> std::time::Duration {
         std::time::Duration::from_micros(self.next() % (end.as_micros() as u64).max(1))
     }
 }

@@ -144,6 +144,8 @@ impl KafkaSink {
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "earliest")
             .set("fetch.queue.backoff.ms", "5")
+            // At the end of a partition the broker is not to wait for more.
+            .set("fetch.wait.max.ms", "5")
             .set("queued.max.messages.kbytes", "16384")
             .set_log_level(RDKafkaLogLevel::Warning);
         let positions = match source {

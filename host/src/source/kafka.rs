@@ -708,10 +708,7 @@ impl ClientContext for Member {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // The end of a partition is asked for, and an error in name only.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            self.heard.error(&error, reason);
-        }
+        self.heard.error(&error, reason);
     }
 }
 
