@@ -215,7 +215,7 @@ impl Running {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the process ended with {status}: {}", content(&mut self.stderr));
             }
-            assert!(started.elapsed() < TIMEOUT, "the process does not come so far");
+            assert!(started.elapsed() < TIMEOUT, "the process does not come so far: {}", self.messages());
             std::thread::sleep(Duration::from_millis(2));
         }
     }

@@ -22,7 +22,7 @@ const PRODUCE: i16 = 0;
 
 /// Small batches and many checkpoints: many moments at which something is half done.
 const OFTEN: &str = "batch: { rows: 500 }";
-const OFTEN_SINK: &str = ", commit: { wait: 50ms }";
+const OFTEN_SINK: &str = ", commit: { wait: 50ms, rows: 2000 }";
 
 /// What the faults with one partition are tried with.
 fn sent_to(pipeline: &Pipeline, rows: u64, partitions: i32) -> Vec<Candle> {
@@ -36,7 +36,7 @@ fn a_host_that_is_killed_at_any_step_loses_and_doubles_nothing() {
     let kafka = shared();
     let pipeline = Pipeline::new(&kafka, 2, OFTEN);
     pipeline.write_file("", OFTEN_SINK, OFTEN);
-    let sent = sent_to(&pipeline, 40_000, 2);
+    let sent = sent_to(&pipeline, 80_000, 2);
     for point in ["after_read", "after_rules", "after_write", "before_commit", "offsets_sent", "after_commit"]
     {
         for times in [1, 3] {
@@ -57,7 +57,7 @@ fn hosts_that_are_killed_at_random_lose_and_double_nothing() {
     let number = |name: &str, default: u64| {
         std::env::var(name).map_or(default, |text| text.parse().expect("a whole number"))
     };
-    let (hosts, partitions) = (3, 12);
+    let (hosts, partitions) = (3_usize, 12);
     let kills = number("TIDEGATE_CHAOS_KILLS", 8);
     let seed = number("TIDEGATE_CHAOS_SEED", 1);
     let own = own_broker(&[]);
@@ -74,7 +74,7 @@ fn hosts_that_are_killed_at_random_lose_and_double_nothing() {
         own.kafka.send_candles(&pipeline.raw, &more);
         sent.extend(more);
         thread::sleep(numbers.duration_below(Duration::from_millis(1_500)));
-        let host = numbers.below(hosts) as usize;
+        let host = numbers.below(hosts as i64) as usize;
         running[host].kill();
         // One in four comes back only after others have its partitions.
         if numbers.below(4) == 0 {

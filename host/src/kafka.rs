@@ -21,6 +21,9 @@ pub const ASK: Duration = Duration::from_secs(5);
 /// How long a broker may stay silent at the start: below the 30 seconds that a person waits for a sentence.
 const REACH: Duration = Duration::from_secs(20);
 
+/// More log lines and errors than a second of failing connections makes.
+const QUEUED: usize = 100;
+
 /// The same trouble is logged once in this time: librdkafka says it at every attempt.
 const REPEATED_AFTER: Duration = Duration::from_secs(10);
 
@@ -176,11 +179,11 @@ impl Cluster {
         let cluster = Cluster { consumer, setting: connection.setting, brokers: connection.brokers.into() };
         let start = Instant::now();
         loop {
-            match cluster.consumer.fetch_metadata(Some(topic), Duration::from_secs(2)) {
+            match cluster.consumer.fetch_metadata(Some(topic), Duration::from_secs(1)) {
                 Ok(_) => return Ok(cluster),
                 Err(error) => {
-                    // Errors of connections wait in the queue until somebody polls.
-                    while cluster.consumer.poll(Duration::ZERO).is_some() {}
+                    // Errors of connections wait in the queue, among log lines, until somebody polls.
+                    (0..QUEUED).for_each(|_| drop(cluster.consumer.poll(Duration::ZERO)));
                     let heard = &cluster.consumer.context().0;
                     if heard.is_refused() && !patience.forever {
                         return Err(not_let_in(connection, &heard.last().unwrap_or_default()));

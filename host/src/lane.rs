@@ -119,7 +119,12 @@ fn run_lane(
             Err(error) => return Err(error),
         }
     }
-    lane.checkpoint()?;
+    lane.checkpoint().map_err(|error| match error {
+        Error::Rewind(why) => Error::Running(format!(
+            "{why}; what was written since the last checkpoint does not count, and the next start does it again"
+        )),
+        other => other,
+    })?;
     Ok(lane.account.summary(&lane.rules))
 }
 

@@ -3,6 +3,8 @@
 //! One run of a large file is left alone. The others are killed and started again until they are done; then
 //! their table and their dead letter must hold the same rows. A run is over before it has been killed very
 //! often, so there are several rounds, each with a database of its own.
+//!
+//! With Kafka it is three hosts that share twelve partitions, and the test of that name is what runs: here longer.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -24,15 +26,27 @@ const WORK_BETWEEN_KILLS: u32 = 12;
 /// Arguments of `cargo xtask chaos`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// From where to where the pipelines go that are killed
+    #[arg(value_enum, default_value_t = Pipeline::Sqlite)]
+    pub pipeline: Pipeline,
     /// How often to kill
     #[arg(long, default_value_t = 20)]
     pub kills: u32,
-    /// How many rows the file has
+    /// How many rows the file has, for sqlite
     #[arg(long, default_value_t = 1_000_000)]
     pub rows: usize,
     /// Makes the moments of an earlier run [default: taken from the clock]
     #[arg(long)]
     pub seed: Option<u64>,
+}
+
+/// A pipeline to kill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Pipeline {
+    /// From a file into a database, one process
+    Sqlite,
+    /// From Kafka to Kafka, three processes in a group
+    Kafka,
 }
 
 /// What to do, and with what.
@@ -66,19 +80,37 @@ pub struct Verdict {
 
 /// Builds what is needed, kills, and fails when a row is lost or doubled.
 pub fn command(arguments: &Arguments) -> Result<()> {
+    let clock = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().subsec_nanos();
+    let seed = arguments.seed.unwrap_or(u64::from(clock));
+    match arguments.pipeline {
+        Pipeline::Sqlite => sqlite(arguments, seed),
+        Pipeline::Kafka => kafka(arguments, seed),
+    }
+}
+
+fn kafka(arguments: &Arguments, seed: u64) -> Result<()> {
+    packages::for_tests()?;
+    guests::command(&guests::Arguments::default())?;
+    let mut test = cargo();
+    test.args(["test", "--quiet", "--workspace", "--test", "end_to_end", "hosts_that_are_killed_at_random"]);
+    test.args(["--", "--nocapture"]);
+    test.env("TIDEGATE_CHAOS_KILLS", arguments.kills.to_string());
+    run(test.env("TIDEGATE_CHAOS_SEED", seed.to_string()))
+}
+
+fn sqlite(arguments: &Arguments, seed: u64) -> Result<()> {
     packages::for_build()?;
     guests::command(&guests::Arguments::default())?;
     run(cargo().args(["build", "--quiet", "--workspace", "--bin", "tidegate"]))?;
     let folder = target_folder().join("chaos");
     std::fs::create_dir_all(&folder)?;
-    let clock = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().subsec_nanos();
     let chaos = Chaos {
         tidegate: tidegate_binary(),
         guests: target_folder().join("guests"),
         folder,
         rows: arguments.rows,
         kills: arguments.kills,
-        seed: arguments.seed.unwrap_or(u64::from(clock)),
+        seed,
     };
     eprintln!("chaos: seed {}, {} rows, {} kills", chaos.seed, chaos.rows, chaos.kills);
     let verdict = chaos.run()?;

@@ -188,6 +188,7 @@ const FAULTS: [Fault; 41] = {
 pub struct Numbers(u64);
 
 impl Numbers {
+    /// Those that begin with `seed`.
     pub fn new(seed: u64) -> Numbers {
         Numbers(seed)
     }

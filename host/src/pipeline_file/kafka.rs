@@ -227,9 +227,8 @@ impl fmt::Debug for Secret {
 
 /// Settings of librdkafka that a pipeline file may give: none that loads code or reads files, none on which
 /// delivery depends, and none that has a name of its own here.
-pub const OPTIONS: [&str; 25] = [
+pub const OPTIONS: [&str; 24] = [
     "batch.num.messages",
-    "batch.size",
     "broker.address.family",
     "broker.address.ttl",
     "client.dns.lookup",

@@ -15,6 +15,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use futures_executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -70,6 +71,8 @@ const NEWEST_AMONG: i64 = 1000;
 /// A topic.
 pub struct KafkaSink {
     producer: BaseProducer<Deliveries>,
+    /// Reaches the brokers.
+    connection: ClientConfig,
     /// Makes a producer.
     config: ClientConfig,
     /// Makes a consumer that reads back.
@@ -135,7 +138,8 @@ impl KafkaSink {
             )));
         }
         let is_transactional = pipeline.delivery == Delivery::ExactlyOnce;
-        let producer_config = producer_config(config, pipeline, connection, [&topic, &dead_letter], place);
+        let mut producer_config = producer_config(config, pipeline, connection, place);
+        set_limits(&mut producer_config, [&topic, &dead_letter]);
         let mut reader = client_config(connection, place.folder);
         reader
             .set("group.id", format!("{}-read-back", default_group(&pipeline.name)))
@@ -166,6 +170,7 @@ impl KafkaSink {
             .map_err(|error| refused(connection, &error))?;
         let mut sink = KafkaSink {
             producer,
+            connection: client_config(connection, place.folder),
             config: producer_config,
             reader,
             asking,
@@ -351,6 +356,7 @@ impl KafkaSink {
     pub fn checkpoint(&mut self, source: &mut Source) -> Result<()> {
         let Some(step) = &self.step else { return Ok(()) };
         let offsets = self.offsets(step)?;
+        let partitions: Vec<Partition> = step.next.keys().cloned().collect();
         let start = Instant::now();
         while self.producer.in_flight_count() > 0 {
             // `flush` of this crate waits 100 ms at least, whenever the last acknowledgement comes.
@@ -361,19 +367,24 @@ impl KafkaSink {
         self.check_deliveries()?;
         crate::crash::point("before_commit");
         if self.is_transactional {
-            self.commit_transaction(&offsets, source)?;
+            self.commit_transaction(&offsets, &partitions, source)?;
         } else {
-            self.commit_offsets(&offsets, source)?;
+            self.commit_offsets(&offsets, &partitions, source)?;
         }
         crate::crash::point("after_commit");
         self.step = None;
         Ok(())
     }
 
-    fn commit_transaction(&mut self, offsets: &TopicPartitionList, source: &mut Source) -> Result<()> {
+    fn commit_transaction(
+        &mut self,
+        offsets: &TopicPartitionList,
+        partitions: &[Partition],
+        source: &mut Source,
+    ) -> Result<()> {
         let start = Instant::now();
         loop {
-            let metadata = self.group_metadata(source)?;
+            let metadata = self.group_metadata(partitions, source)?;
             match self.producer.send_offsets_to_transaction(offsets, &metadata, STEP) {
                 Ok(()) => break,
                 Err(error) if is_again(&error) && start.elapsed() < OUTCOME => self.wait(source, start)?,
@@ -393,21 +404,26 @@ impl KafkaSink {
         }
     }
 
-    fn group_metadata(&self, source: &Source) -> Result<ConsumerGroupMetadata> {
+    fn group_metadata(&self, partitions: &[Partition], source: &Source) -> Result<ConsumerGroupMetadata> {
         let metadata = match (&self.positions, source) {
             (Positions::Own(consumer), _) => consumer.group_metadata(),
-            (Positions::Group, Source::Kafka(source)) => source.group_metadata(),
+            (Positions::Group, Source::Kafka(source)) => source.group_metadata(partitions),
             (Positions::Group, Source::File { .. }) => None,
         };
         metadata.ok_or_else(|| Error::Rewind("the group has given this lane's partitions to others".into()))
     }
 
-    fn commit_offsets(&mut self, offsets: &TopicPartitionList, source: &mut Source) -> Result<()> {
+    fn commit_offsets(
+        &mut self,
+        offsets: &TopicPartitionList,
+        partitions: &[Partition],
+        source: &mut Source,
+    ) -> Result<()> {
         let start = Instant::now();
         loop {
             let committed = match (&self.positions, &*source) {
                 (Positions::Own(consumer), _) => consumer.commit(offsets, CommitMode::Sync),
-                (Positions::Group, Source::Kafka(source)) => source.commit(offsets),
+                (Positions::Group, Source::Kafka(source)) => source.commit(offsets, partitions),
                 (Positions::Group, Source::File { .. }) => Ok(()),
             };
             match committed {
@@ -461,6 +477,11 @@ impl KafkaSink {
     /// has answered; the positions of the group are then what counts.
     pub fn recover(&mut self, source: &mut Source) -> Result<()> {
         self.step = None;
+        // What a topic takes can have become less.
+        for target in [&mut self.topic, &mut self.dead_letter] {
+            target.limit_bytes = limit_bytes(&self.connection, &target.name).unwrap_or(target.limit_bytes);
+        }
+        set_limits(&mut self.config, [&self.topic, &self.dead_letter]);
         let again = |what: &str, error: &KafkaError| Error::Rewind(format!("{what}: {}", reason(error)));
         let producer: BaseProducer<Deliveries> = self
             .config
@@ -722,10 +743,13 @@ impl Topics<'_> {
                 })?
             }
         };
-        Ok(Target { name: name.into(), partitions, limit_bytes: self.limit_bytes(name) })
+        let connection = client_config(self.connection, self.place.folder);
+        // The usual one when the user may not ask.
+        let limit_bytes = limit_bytes(&connection, name).unwrap_or(MESSAGE_BYTES);
+        Ok(Target { name: name.into(), partitions, limit_bytes })
     }
 
-    fn admin(&self) -> Result<AdminClient<rdkafka::client::DefaultClientContext>> {
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
         client_config(self.connection, self.place.folder)
             .create()
             .map_err(|error| refused(self.connection, &error))
@@ -759,19 +783,22 @@ impl Topics<'_> {
             }
         }
     }
+}
 
-    /// The largest message of a topic; the usual one when the user may not ask.
-    fn limit_bytes(&self, name: &str) -> usize {
-        let ask = || -> Option<usize> {
-            let options = AdminOptions::new().request_timeout(Some(ASK));
-            let admin = self.admin().ok()?;
-            let answers =
-                block_on(admin.describe_configs([&ResourceSpecifier::Topic(name)], &options)).ok()?;
-            let answer = answers.into_iter().next()?.ok()?;
-            answer.get("max.message.bytes")?.value.as_ref()?.parse().ok()
-        };
-        ask().unwrap_or(MESSAGE_BYTES)
-    }
+/// The largest message of a topic, if the brokers say so.
+fn limit_bytes(connection: &ClientConfig, topic: &str) -> Option<usize> {
+    let admin: AdminClient<DefaultClientContext> = connection.create().ok()?;
+    let options = AdminOptions::new().request_timeout(Some(ASK));
+    let answers = block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options)).ok()?;
+    let answer = answers.into_iter().next()?.ok()?;
+    answer.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+}
+
+/// Messages and batches of them that both topics take.
+fn set_limits(producer: &mut ClientConfig, topics: [&Target; 2]) {
+    let limits = topics.map(|topic| topic.limit_bytes.clamp(1_000, 1_000_000_000));
+    producer.set("message.max.bytes", limits[0].max(limits[1]).to_string());
+    producer.set("batch.size", limits[0].min(limits[1]).min(MESSAGE_BYTES).to_string());
 }
 
 /// The settings of a lane's producer.
@@ -779,17 +806,13 @@ fn producer_config(
     config: &Config,
     pipeline: &pipeline_file::Pipeline,
     connection: Connection<'_>,
-    topics: [&Target; 2],
     place: &Place<'_>,
 ) -> ClientConfig {
-    let limits = topics.map(|topic| topic.limit_bytes.min(1_000_000_000));
-    let (smallest, largest) = (limits[0].min(limits[1]), limits[0].max(limits[1]));
     let mut producer = client_config(connection, place.folder);
     producer
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("compression.type", config.compression.name())
-        .set("message.max.bytes", largest.max(1000).to_string())
         // As Java's clients do, so that a series has the same partition whoever writes it.
         .set("partitioner", "murmur2_random")
         // Failures only: a report for each of a million rows a second would be thrown away.
@@ -802,11 +825,9 @@ fn producer_config(
         };
         producer.set("transactional.id", name).set("transaction.timeout.ms", TRANSACTION_MS);
     }
-    let batch_bytes = smallest.clamp(1000, MESSAGE_BYTES).to_string();
     let ours = [
         ("linger.ms", "20"),
         ("batch.num.messages", "10000"),
-        ("batch.size", batch_bytes.as_str()),
         ("queue.buffering.max.kbytes", ON_THE_WAY_KIB),
         // Else the first transaction of a process waits half a second for its coordinator.
         ("retry.backoff.ms", "20"),

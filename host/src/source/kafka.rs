@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
@@ -36,12 +36,21 @@ const PAUSE_AFTER: Duration = Duration::from_secs(1);
 /// With `--until-end`, a lane that the group has given nothing for so long gets nothing any more.
 const NOTHING_GIVEN: Duration = Duration::from_secs(10);
 
+/// A member that is replaced again so soon has a rival that lives. One that is replaced after an outage of the broker
+/// had none: librdkafka has joined twice, and its own earlier name is what is refused.
+const REPLACED_AGAIN: Duration = Duration::from_secs(60);
+
 /// How long a topic may be unknown to the broker, which can be still starting.
 const UNKNOWN_TOPIC: Duration = Duration::from_secs(15);
 
 /// A member of a consumer group.
 pub struct KafkaSource {
     consumer: BaseConsumer<Member>,
+    /// Makes a consumer.
+    config: ClientConfig,
+    topics: Vec<String>,
+    /// When another process was last said to have this one's name.
+    fenced: Option<Instant>,
     brokers: String,
     start: StartAt,
     deleted: Deleted,
@@ -99,13 +108,13 @@ impl KafkaSource {
             let count = cluster.partitions_of_existing(topic, "topic", &place.patience)?;
             partition_count = partition_count.max(count);
         }
-        let consumer = join(pipeline, connection, place)?;
-        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-        consumer.subscribe(&names).map_err(|error| {
-            Error::Surroundings(format!("cannot subscribe to `{}`: {error}", topics.join("`, `")))
-        })?;
+        let member = member_config(pipeline, connection, place);
+        let consumer = join(&member, topics).map_err(|error| refused(connection, &error))?;
         Ok(KafkaSource {
             consumer,
+            config: member,
+            topics: topics.clone(),
+            fenced: None,
             brokers: config.brokers.clone(),
             start: config.start,
             deleted: config.deleted,
@@ -229,6 +238,7 @@ impl KafkaSource {
             Rebalance::Revoked(partitions) => {
                 Next::Revoked { partitions, is_lost: self.consumer.assignment_lost() }
             }
+            Rebalance::Lost(partitions) => Next::Revoked { partitions, is_lost: true },
         }
     }
 
@@ -289,7 +299,12 @@ impl KafkaSource {
 
     /// Gives partitions back to the group. Rows of theirs that are not yet a batch are for their next owner.
     pub fn release(&mut self, partitions: &[Partition]) -> Result<()> {
+        let before = self.assigned.len();
         self.assigned.retain(|assigned| !partitions.contains(&assigned.partition));
+        if self.assigned.len() == before {
+            // They went with the consumer that had them.
+            return Ok(());
+        }
         self.consumer
             .incremental_unassign(&list(partitions))
             .map_err(|error| self.failed("cannot give partitions back", &error))
@@ -360,28 +375,69 @@ impl KafkaSource {
         }
     }
 
-    /// What a transaction needs to know of the group, unless the group has taken partitions away.
+    /// What a transaction needs to know of the group, unless the group has taken one of the partitions away.
     ///
     /// The answer is asked for after the metadata were taken: members that were thrown out have new metadata before
     /// they notice, and would commit for partitions that are no longer theirs.
-    pub fn group_metadata(&self) -> Option<ConsumerGroupMetadata> {
+    pub fn group_metadata<'p>(
+        &self,
+        partitions: impl IntoIterator<Item = &'p Partition>,
+    ) -> Option<ConsumerGroupMetadata> {
         let metadata = self.consumer.group_metadata()?;
-        (!self.consumer.assignment_lost()).then_some(metadata)
+        self.owns(partitions).then_some(metadata)
     }
 
     /// Commits positions without a transaction.
-    pub fn commit(&self, offsets: &TopicPartitionList) -> KafkaResult<()> {
-        if self.consumer.assignment_lost() {
+    pub fn commit<'p>(
+        &self,
+        offsets: &TopicPartitionList,
+        partitions: impl IntoIterator<Item = &'p Partition>,
+    ) -> KafkaResult<()> {
+        if !self.owns(partitions) {
             return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::AssignmentLost));
         }
         self.consumer.commit(offsets, CommitMode::Sync)
     }
 
-    /// What has ended this member for good: another process has its name.
-    pub fn check_member(&self) -> Result<()> {
+    fn owns<'p>(&self, partitions: impl IntoIterator<Item = &'p Partition>) -> bool {
+        let is_assigned =
+            |partition: &Partition| self.assigned.iter().any(|assigned| assigned.partition == *partition);
+        !self.consumer.assignment_lost() && partitions.into_iter().all(is_assigned)
+    }
+
+    /// Replaces a member that has ended for good: another process has its name, or seems to.
+    pub fn check_member(&mut self) -> Result<()> {
         match self.consumer.client().fatal_error() {
-            Some((code, reason)) => Err(fatal(code, &reason)),
+            Some((code, reason)) => self.replace_member(code, &reason),
             None => Ok(()),
+        }
+    }
+
+    /// Joins the group anew. Whatever this lane had is lost.
+    fn replace_member(&mut self, code: RDKafkaErrorCode, reason: &str) -> Result<()> {
+        let is_rival = self.fenced.is_some_and(|fenced| fenced.elapsed() < REPLACED_AGAIN);
+        if is_rival || code != RDKafkaErrorCode::FencedInstanceId {
+            return Err(fatal(code, reason));
+        }
+        self.fenced = Some(Instant::now());
+        let consumer =
+            join(&self.config, &self.topics).map_err(|error| self.failed("cannot join the group", &error))?;
+        self.close_member();
+        self.consumer = consumer;
+        let lost: Vec<Partition> = self.assigned.drain(..).map(|assigned| assigned.partition).collect();
+        self.is_paused = false;
+        if !lost.is_empty() {
+            self.consumer.context().put_back(Rebalance::Lost(lost));
+        }
+        Ok(())
+    }
+
+    /// Before a consumer is dropped: librdkafka waits for the answers that the lane will not give any more.
+    fn close_member(&self) {
+        let member = self.consumer.context();
+        member.closing.store(true, Ordering::Relaxed);
+        while let Some(rebalance) = member.take() {
+            rebalance.answer(&self.consumer);
         }
     }
 
@@ -483,7 +539,7 @@ impl KafkaSource {
             }
             KafkaError::MessageConsumptionFatal(code) => {
                 let reason = self.consumer.client().fatal_error().map_or_else(String::new, |(_, reason)| reason);
-                Err(fatal(*code, &reason))
+                self.replace_member(*code, &reason)
             }
             KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) => self.skip_deleted(),
             KafkaError::MessageConsumption(
@@ -566,7 +622,7 @@ impl KafkaSource {
 
 impl Drop for KafkaSource {
     fn drop(&mut self) {
-        self.consumer.context().closing.store(true, Ordering::Relaxed);
+        self.close_member();
     }
 }
 
@@ -639,8 +695,16 @@ fn fatal(code: RDKafkaErrorCode, reason: &str) -> Error {
     }
 }
 
-/// A consumer in the group, before it has subscribed.
-fn join(pipeline: &Pipeline, connection: Connection<'_>, place: &Place<'_>) -> Result<BaseConsumer<Member>> {
+/// A member of the group, which has not yet been given anything.
+fn join(config: &ClientConfig, topics: &[String]) -> KafkaResult<BaseConsumer<Member>> {
+    let consumer: BaseConsumer<Member> = config.create_with_context(Member::default())?;
+    let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+    consumer.subscribe(&names)?;
+    Ok(consumer)
+}
+
+/// The settings of a lane's consumer.
+fn member_config(pipeline: &Pipeline, connection: Connection<'_>, place: &Place<'_>) -> ClientConfig {
     let Some(source) = pipeline.source.kafka() else { unreachable!("the caller has matched the source") };
     let session_ms = source.session.0.as_millis();
     // librdkafka refuses a session that is longer than the time between two polls.
@@ -670,16 +734,28 @@ fn join(pipeline: &Pipeline, connection: Connection<'_>, place: &Place<'_>) -> R
     for (name, value) in ours.into_iter().filter(|(name, _)| !source.options.0.contains_key(*name)) {
         config.set(name, value);
     }
+    config.set_log_level(RDKafkaLogLevel::Warning);
     config
-        .set_log_level(RDKafkaLogLevel::Warning)
-        .create_with_context(Member::default())
-        .map_err(|error| refused(connection, &error))
 }
 
 /// What the group has decided.
 enum Rebalance {
     Assigned(Vec<Partition>),
     Revoked(Vec<Partition>),
+    /// With the consumer that had them.
+    Lost(Vec<Partition>),
+}
+
+impl Rebalance {
+    /// Agrees, for a consumer that is about to be dropped: librdkafka waits for an answer. A failure leaves nothing to
+    /// do either.
+    fn answer(self, consumer: &BaseConsumer<Member>) {
+        drop(match self {
+            Rebalance::Assigned(partitions) => consumer.incremental_assign(&list(&partitions)),
+            Rebalance::Revoked(partitions) => consumer.incremental_unassign(&list(&partitions)),
+            Rebalance::Lost(_) => Ok(()),
+        });
+    }
 }
 
 /// What a consumer hears.
@@ -720,16 +796,12 @@ impl ConsumerContext for Member {
         list: &mut TopicPartitionList,
     ) {
         let is_assigned = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if self.closing.load(Ordering::Relaxed) {
-            // librdkafka waits for an answer; a failure leaves nothing to do either.
-            if !is_assigned {
-                drop(consumer.incremental_unassign(list));
-            }
-            return;
-        }
         let partitions = partitions(list);
         let rebalance =
             if is_assigned { Rebalance::Assigned(partitions) } else { Rebalance::Revoked(partitions) };
+        if self.closing.load(Ordering::Relaxed) {
+            return rebalance.answer(consumer);
+        }
         self.rebalances.lock().unwrap_or_else(|poison| poison.into_inner()).push_back(rebalance);
     }
 }

@@ -121,8 +121,8 @@ impl Source {
         }
     }
 
-    /// An error when another process has taken this one's place for good.
-    pub fn check_member(&self) -> Result<()> {
+    /// Joins its group anew if it was replaced there; an error when another process has taken its place for good.
+    pub fn check_member(&mut self) -> Result<()> {
         match self {
             Source::File { .. } => Ok(()),
             Source::Kafka(kafka) => kafka.check_member(),
