@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use rdkafka::producer::Producer;
 use serde_json::Value;
 
-use crate::harness::kafka::{Fate, Kafka, Pipeline, candles, flush, send, shared, unique};
-use crate::harness::{Folder, start};
+use crate::harness::kafka::{Fate, Kafka, Pipeline, candles, flush, own_broker, send, shared, unique};
+use crate::harness::{Folder, NOW, guests, start, workspace};
 
 #[test]
 fn a_million_rows_are_written_rejected_or_dropped_once_each() {
@@ -21,6 +21,61 @@ fn a_million_rows_are_written_rejected_or_dropped_once_each() {
     assert_eq!(summary["rejected"], count(Fate::Rejected));
     assert_eq!(summary["dropped"], count(Fate::Dropped));
     pipeline.compare(&sent);
+}
+
+/// The shipped pipeline file with the quickstart's rows gives exactly what its case says.
+#[test]
+fn the_day_has_the_expected_outcome() {
+    let own = own_broker(&[]);
+    own.kafka.create("ohlcv-raw", 4);
+    let pipelines = workspace().join("pipelines");
+    let sample = std::fs::read(pipelines.join("quickstart.jsonl")).unwrap();
+    let lines: Vec<&[u8]> = sample.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n').collect();
+    // A series has one partition: here by the name of its coin.
+    let coins = ["BTC/", "ETH/", "SOL/"];
+    let partition = |line: &[u8]| {
+        let text = String::from_utf8_lossy(line);
+        coins.iter().position(|coin| text.contains(coin)).unwrap_or(3) as i32
+    };
+    own.kafka.send("ohlcv-raw", &[], lines.iter().map(|line| (partition(line), None, Some(*line))));
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.arg("run").arg(pipelines.join("validate.yaml")).args(["--until-end", "--json", "--now", NOW]);
+    command.arg("--guests").arg(guests()).env("KAFKA_BROKERS", &own.kafka.address);
+    let summary = start(&mut command).finish().summary();
+    let case = |name: &str| std::fs::read_to_string(pipelines.join("validate.cases/day").join(name)).unwrap();
+    let expected: Value = serde_json::from_str(&case("summary.json")).unwrap();
+    let sorted = |list: &Value| {
+        let mut list: Vec<String> =
+            list.as_array().map(|list| list.iter().map(Value::to_string).collect()).unwrap_or_default();
+        list.sort();
+        list
+    };
+    for (key, value) in expected.as_object().unwrap() {
+        match value {
+            Value::Array(_) => assert_eq!(sorted(&summary[key]), sorted(value), "{key}"),
+            _ => assert_eq!(&summary[key], value, "{key}"),
+        }
+    }
+    assert_eq!(own.kafka.read("ohlcv-validated").len() as u64, expected["written"].as_u64().unwrap());
+    let letters = own.kafka.read("ohlcv-rejected");
+    let mut found: Vec<(Vec<u8>, String, String)> = letters
+        .into_iter()
+        .map(|letter| {
+            let header = |name: &str| letter.headers[name].clone();
+            (letter.payload.clone().unwrap(), header("tidegate-rule"), header("tidegate-reason"))
+        })
+        .collect();
+    let mut rejected: Vec<(Vec<u8>, String, String)> = case("rejected.jsonl")
+        .lines()
+        .map(|line| {
+            let row: Value = serde_json::from_str(line).unwrap();
+            let text = |key: &str| row[key].as_str().unwrap().to_owned();
+            (lines[row["offset"].as_u64().unwrap() as usize].to_vec(), text("rule"), text("reason"))
+        })
+        .collect();
+    found.sort();
+    rejected.sort();
+    assert_eq!(found, rejected);
 }
 
 #[test]
@@ -238,6 +293,8 @@ fn a_file_goes_to_a_topic_by_key_and_once() {
     // Once more from the start: all of it is remembered, from all partitions.
     folder.write("again.jsonl", lines.join("\n") + "\n");
     let file = String::from_utf8(folder.read("p.yaml")).unwrap().replace("in.jsonl", "again.jsonl");
+    folder.write("p.yaml", &file);
+    folder.refused(2, "`in.jsonl` was read into the topic");
     folder.write("p.yaml", file.replace(&name, &unique("load")));
     assert_eq!(folder.summary()["dropped"], 8_000);
 

@@ -83,6 +83,7 @@ pub fn client_config(connection: Connection<'_>, folder: &Path) -> ClientConfig 
 #[derive(Debug, Default)]
 pub struct Heard {
     last: Mutex<Option<Trouble>>,
+    outage: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Clone)]
@@ -96,8 +97,20 @@ impl Heard {
     /// Keeps the error, and logs it unless it was just logged.
     pub fn error(&self, error: &KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
-        // The first says less than the error of a connection before it, the second is no error.
-        if matches!(code, Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::PartitionEOF)) {
+        let is_outage =
+            matches!(code, Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure));
+        if is_outage {
+            self.keep_outage(Some(Instant::now()));
+        }
+        // The first says less than the error of a connection before it, the others are no errors.
+        if matches!(
+            code,
+            Some(
+                RDKafkaErrorCode::AllBrokersDown
+                    | RDKafkaErrorCode::PartitionEOF
+                    | RDKafkaErrorCode::NoOffset
+            )
+        ) {
             return;
         }
         let mut last = self.last.lock().unwrap_or_else(|poison| poison.into_inner());
@@ -111,6 +124,16 @@ impl Heard {
             }
         };
         *last = Some(Trouble { code, reason: reason.into(), logged });
+    }
+
+    /// When a connection to a broker was last lost or not made.
+    pub fn outage(&self) -> Option<Instant> {
+        *self.outage.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// Keeps when a connection was last lost.
+    pub fn keep_outage(&self, outage: Option<Instant>) {
+        *self.outage.lock().unwrap_or_else(|poison| poison.into_inner()) = outage;
     }
 
     /// What librdkafka logs beside errors.

@@ -548,9 +548,11 @@ impl Default for BatchLimits {
 pub struct Remember {
     /// Only rows whose `timestamp` is within this time before the newest one of all series; when it is not
     /// given, `rows` alone decides. It makes a start faster and costs what lies further back: a series that lags
-    /// behind the others, and the last candles of timeframes as long as the window, are then not remembered.
+    /// behind the others, and the last candles of timeframes as long as the window, are then not remembered. In
+    /// Kafka it is the time at which a row was written, so what lags is remembered.
     pub window: Option<Span>,
-    /// At most so many rows, those written last; at most 100,000,000.
+    /// At most so many rows, those written last; at most 100,000,000. In Kafka it is for each partition, and markers
+    /// of transactions count as rows.
     pub rows: usize,
 }
 

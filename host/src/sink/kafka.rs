@@ -68,6 +68,9 @@ const MESSAGE_BYTES: usize = 1_000_000;
 /// How many offsets from the end the newest message time is looked for.
 const NEWEST_AMONG: i64 = 1000;
 
+/// Between the fingerprint and the name of a file, in the metadata of the offset that is its position.
+const SEPARATOR: char = ' ';
+
 /// A topic.
 pub struct KafkaSink {
     producer: BaseProducer<Deliveries>,
@@ -216,7 +219,10 @@ impl KafkaSink {
     }
 
     /// The position that this sink keeps for the partition; `None` when the source's own group keeps it.
-    pub fn position(&mut self, _partition: &Partition) -> Result<Option<Position>> {
+    ///
+    /// # Errors
+    /// [`Error::Files`] when the position is another file's: the pipeline's name has one place for it.
+    pub fn position(&mut self, partition: &Partition) -> Result<Option<Position>> {
         let Positions::Own(consumer) = &self.positions else { return Ok(None) };
         let mut asked = TopicPartitionList::new();
         asked.add_partition(&self.topic.name, 0);
@@ -229,14 +235,21 @@ impl KafkaSink {
             }
         };
         let elements = found.elements();
-        let position = elements.first().and_then(|element| match element.offset() {
-            Offset::Offset(offset) => Some(Position {
-                next_offset: u64::try_from(offset).ok()?,
-                fingerprint: element.metadata().into(),
-            }),
-            _ => None,
-        });
-        Ok(Some(position.unwrap_or_default()))
+        let Some((Offset::Offset(offset), metadata)) =
+            elements.first().map(|element| (element.offset(), element.metadata()))
+        else {
+            return Ok(Some(Position::default()));
+        };
+        let (fingerprint, topic) = metadata.split_once(SEPARATOR).unwrap_or((metadata, ""));
+        if topic != &*partition.topic {
+            return Err(Error::Files(format!(
+                "under this pipeline's name `{topic}` was read into the topic `{}`, and the position is of that; give \
+                 the pipeline that reads `{}` another name",
+                self.topic.name, partition.topic
+            )));
+        }
+        let next_offset = u64::try_from(offset).unwrap_or(0);
+        Ok(Some(Position { next_offset, fingerprint: fingerprint.into() }))
     }
 
     /// Hands rows and dead letters to the producer. They count from the next checkpoint on.
@@ -448,7 +461,9 @@ impl KafkaSink {
             element.set_offset(offset).map_err(|error| {
                 Error::Running(format!("offset {} of `{topic}`: {error}", position.next_offset))
             })?;
-            element.set_metadata(&position.fingerprint);
+            if matches!(self.positions, Positions::Own(_)) {
+                element.set_metadata(format!("{}{SEPARATOR}{}", position.fingerprint, partition.topic));
+            }
         }
         Ok(list)
     }

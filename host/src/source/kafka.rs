@@ -36,9 +36,12 @@ const PAUSE_AFTER: Duration = Duration::from_secs(1);
 /// With `--until-end`, a lane that the group has given nothing for so long gets nothing any more.
 const NOTHING_GIVEN: Duration = Duration::from_secs(10);
 
-/// A member that is replaced again so soon has a rival that lives. One that is replaced after an outage of the broker
-/// had none: librdkafka has joined twice, and its own earlier name is what is refused.
-const REPLACED_AGAIN: Duration = Duration::from_secs(60);
+/// A member that is refused so soon after its broker was away, or after it slept longer than its session, need not
+/// have a rival: librdkafka has joined again, and a request under its former identity is what is refused.
+const REFUSED_AFTER: Duration = Duration::from_secs(60);
+
+/// How long the end of a member may take.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// How long a topic may be unknown to the broker, which can be still starting.
 const UNKNOWN_TOPIC: Duration = Duration::from_secs(15);
@@ -49,8 +52,10 @@ pub struct KafkaSource {
     /// Makes a consumer.
     config: ClientConfig,
     topics: Vec<String>,
-    /// When another process was last said to have this one's name.
-    fenced: Option<Instant>,
+    session: Duration,
+    /// When the lane last polled, and when it had last slept for longer than its session.
+    polled: Instant,
+    slept: Option<Instant>,
     brokers: String,
     start: StartAt,
     deleted: Deleted,
@@ -114,7 +119,9 @@ impl KafkaSource {
             consumer,
             config: member,
             topics: topics.clone(),
-            fenced: None,
+            session: config.session.0,
+            polled: Instant::now(),
+            slept: None,
             brokers: config.brokers.clone(),
             start: config.start,
             deleted: config.deleted,
@@ -142,6 +149,7 @@ impl KafkaSource {
     /// Rows of one partition, or what the group has decided; `None` at the end, which only `--until-end` has.
     pub fn receive(&mut self) -> Result<Option<Next>> {
         self.resume()?;
+        self.note_poll();
         let deadline = Instant::now() + self.limits.wait;
         loop {
             if let Some(rebalance) = self.consumer.context().take() {
@@ -337,6 +345,7 @@ impl KafkaSource {
     /// For a sink that keeps the lane waiting: shows the group that this member lives. After a second the fetching
     /// is paused, so that nothing piles up.
     pub fn keep_alive(&mut self) -> Result<()> {
+        self.note_poll();
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
         if since.elapsed() < PAUSE_AFTER {
             return Ok(());
@@ -355,6 +364,14 @@ impl KafkaSource {
             Some(Err(error)) => self.react(&error),
             None => Ok(()),
         }
+    }
+
+    fn note_poll(&mut self) {
+        let now = Instant::now();
+        if now.duration_since(self.polled) > self.session {
+            self.slept = Some(now);
+        }
+        self.polled = now;
     }
 
     fn resume(&mut self) -> Result<()> {
@@ -415,15 +432,18 @@ impl KafkaSource {
 
     /// Joins the group anew. Whatever this lane had is lost.
     fn replace_member(&mut self, code: RDKafkaErrorCode, reason: &str) -> Result<()> {
-        let is_rival = self.fenced.is_some_and(|fenced| fenced.elapsed() < REPLACED_AGAIN);
-        if is_rival || code != RDKafkaErrorCode::FencedInstanceId {
+        let is_recent = |time: Instant| time.elapsed() < REFUSED_AFTER;
+        let is_excused = self.slept.is_some_and(is_recent)
+            || self.consumer.context().heard.outage().is_some_and(is_recent);
+        if !is_excused || code != RDKafkaErrorCode::FencedInstanceId {
             return Err(fatal(code, reason));
         }
-        self.fenced = Some(Instant::now());
         let consumer =
             join(&self.config, &self.topics).map_err(|error| self.failed("cannot join the group", &error))?;
         self.close_member();
+        let outage = self.consumer.context().heard.outage();
         self.consumer = consumer;
+        self.consumer.context().heard.keep_outage(outage);
         let lost: Vec<Partition> = self.assigned.drain(..).map(|assigned| assigned.partition).collect();
         self.is_paused = false;
         if !lost.is_empty() {
@@ -432,12 +452,21 @@ impl KafkaSource {
         Ok(())
     }
 
-    /// Before a consumer is dropped: librdkafka waits for the answers that the lane will not give any more.
+    /// Before a consumer is dropped: what it has is given back, and answered for, while librdkafka still listens. A
+    /// consumer that is closed while it joins asks for an answer and then waits for ever to take it.
     fn close_member(&self) {
         let member = self.consumer.context();
         member.closing.store(true, Ordering::Relaxed);
         while let Some(rebalance) = member.take() {
             rebalance.answer(&self.consumer);
+        }
+        self.consumer.unsubscribe();
+        let start = Instant::now();
+        let mut quiet = 0;
+        while quiet < 2 && start.elapsed() < CLOSE {
+            let heard = self.consumer.poll(Duration::from_millis(50)).is_some();
+            let is_empty = self.consumer.assignment().is_ok_and(|list| list.count() == 0);
+            quiet = if heard || !is_empty { 0 } else { quiet + 1 };
         }
     }
 

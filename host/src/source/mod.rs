@@ -4,7 +4,7 @@ pub mod file;
 mod kafka;
 
 use crate::batch::{Partition, Position, RawBatch};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lane::Place;
 use crate::pipeline_file::{self, Pipeline};
 use file::FileSource;
@@ -101,6 +101,10 @@ impl Source {
     /// Goes back to what counts as written: to the positions of the sink, or of the group where there are none.
     pub fn rewind(&mut self, starts: &[Start]) -> Result<()> {
         match self {
+            Source::File { file, .. } if !file.is_resumable() => Err(Error::Running(format!(
+                "`{}` cannot be read again, and what came since the last checkpoint is not written",
+                file.partition().topic
+            ))),
             Source::File { .. } => self.assign(starts),
             Source::Kafka(kafka) => kafka.rewind(),
         }
