@@ -1,4 +1,12 @@
 //! Rejected rows with their original bytes, and why they were rejected.
+//!
+//! - `letters`: what is stored, wherever it is, and which of it is asked for
+//! - `topic`: what is stored in Kafka
+//! - `replay`: stored rows once more through the rules
+
+pub mod letters;
+pub mod replay;
+pub mod topic;
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -11,6 +19,40 @@ use crate::batch::{Payload, RawBatch, Reject};
 use crate::error::{Error, Result};
 use crate::sink::appended::AppendedFile;
 use crate::sink::json;
+
+/// The headers of dead letters in Kafka, of the markers that say which of them were replayed, and of replayed rows.
+pub mod header {
+    /// Name of the pipeline.
+    pub const PIPELINE: &str = "tidegate-pipeline";
+    /// The rule that rejected the row.
+    pub const RULE: &str = "tidegate-rule";
+    /// What decided: SHA-256 of the rule's component, or the host's version.
+    pub const RULE_VERSION: &str = "tidegate-rule-version";
+    /// One of the rule's reasons.
+    pub const REASON: &str = "tidegate-reason";
+    /// What is wrong, for a person.
+    pub const DETAIL: &str = "tidegate-detail";
+    /// Where the row is from.
+    pub const SOURCE_TOPIC: &str = "tidegate-source-topic";
+    /// Where the row is from.
+    pub const SOURCE_PARTITION: &str = "tidegate-source-partition";
+    /// Where the row is from.
+    pub const SOURCE_OFFSET: &str = "tidegate-source-offset";
+    /// Milliseconds since 1970.
+    pub const REJECTED_AT: &str = "tidegate-rejected-at";
+    /// How many bytes the row has, where the message has only its beginning.
+    pub const PAYLOAD_BYTES: &str = "tidegate-payload-bytes";
+    /// SHA-256 of all bytes of the row, where the sink has cut it.
+    pub const PAYLOAD_SHA256: &str = "tidegate-payload-sha256";
+    /// In a marker: partition and offset of the dead letter that was replayed, with `:` between them.
+    pub const REPLAYED: &str = "tidegate-replayed";
+    /// In a marker: milliseconds since 1970.
+    pub const REPLAYED_AT: &str = "tidegate-replayed-at";
+    /// In a marker: `written` or `dropped`.
+    pub const OUTCOME: &str = "tidegate-outcome";
+    /// In a replayed row: topic, partition and offset of its dead letter, with `/` between them.
+    pub const REPLAYED_FROM: &str = "tidegate-replayed-from";
+}
 
 /// A rejected row as it is stored: the original bytes untouched, and beside them where they are from and why
 /// they were rejected.
@@ -28,6 +70,8 @@ pub struct DeadLetter<'a> {
     pub offset: u64,
     /// The row's original bytes; of a row that came as columns, its JSON.
     pub payload: Cow<'a, [u8]>,
+    /// How many bytes the row has at its source, which keeps only the beginning of one that is too long.
+    pub whole_bytes: u64,
     /// When the host read the batch, milliseconds since 1970.
     pub rejected_at_ms: i64,
 }
@@ -35,13 +79,13 @@ pub struct DeadLetter<'a> {
 impl<'a> DeadLetter<'a> {
     /// The dead letter of `reject`, a row of `raw`.
     pub fn new(pipeline: &'a str, raw: &'a RawBatch, reject: Cow<'a, Reject>, now_ms: i64) -> DeadLetter<'a> {
-        let payload = match &raw.payload {
+        let (payload, cut_from) = match &raw.payload {
             Payload::Rows { bytes, rows } => {
                 let row = &rows[reject.row as usize];
-                Cow::Borrowed(&bytes[row.start..row.end])
+                (Cow::Borrowed(&bytes[row.start..row.end]), row.cut_from)
             }
             Payload::Columns { columns, .. } => {
-                Cow::Owned(json::row_of_any_type(columns, reject.row as usize))
+                (Cow::Owned(json::row_of_any_type(columns, reject.row as usize)), None)
             }
         };
         DeadLetter {
@@ -50,6 +94,7 @@ impl<'a> DeadLetter<'a> {
             partition: raw.partition.number,
             offset: raw.offset(reject.row),
             reject,
+            whole_bytes: cut_from.unwrap_or(payload.len() as u64),
             payload,
             rejected_at_ms: now_ms,
         }

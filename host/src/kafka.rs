@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{ClientContext, TopicPartitionList};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use crate::batch::Partition;
 use crate::error::{Error, Result};
@@ -23,6 +24,15 @@ const REACH: Duration = Duration::from_secs(20);
 
 /// More log lines and errors than a second of failing connections makes.
 const QUEUED: usize = 100;
+
+/// One step of waiting for the broker, between two signs of life to the group.
+pub const STEP: Duration = Duration::from_millis(250);
+
+/// What is waited for at most before the outcome counts as unknown: longer than the broker keeps a transaction.
+pub const OUTCOME: Duration = Duration::from_secs(30);
+
+/// How long an open transaction of another producer is waited for: brokers end most after a minute.
+const OPEN_TRANSACTION: Duration = Duration::from_secs(60);
 
 /// The same trouble is logged once in this time: librdkafka says it at every attempt.
 const REPEATED_AFTER: Duration = Duration::from_secs(10);
@@ -77,6 +87,23 @@ pub fn client_config(connection: Connection<'_>, folder: &Path) -> ClientConfig 
         config.set("sasl.username", &sasl.username).set("sasl.password", sasl.password.reveal());
     }
     config
+}
+
+/// The settings of a client that reads what is committed to the end, in no group: `name` is for the broker's log.
+pub fn reader_config(connection: Connection<'_>, folder: &Path, name: &str) -> ClientConfig {
+    let mut reader = client_config(connection, folder);
+    reader
+        .set("group.id", name)
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("auto.offset.reset", "earliest")
+        .set("fetch.queue.backoff.ms", "5")
+        // At the end of a partition the broker is not to wait for more.
+        .set("fetch.wait.max.ms", "5")
+        .set("queued.max.messages.kbytes", "16384")
+        .set_log_level(RDKafkaLogLevel::Warning);
+    reader
 }
 
 /// What a client says of itself while nobody asks.
@@ -262,6 +289,100 @@ impl Cluster {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+}
+
+/// A partition, of which what is committed is read.
+pub struct Committed<'a> {
+    /// Sees what is committed only, and says where a partition ends.
+    pub consumer: &'a BaseConsumer<Asking>,
+    /// Says where the partition ends with all that is not committed.
+    pub asking: &'a BaseConsumer<Asking>,
+    /// The topic.
+    pub topic: &'a str,
+    /// The partition's number.
+    pub partition: i32,
+    /// For messages.
+    pub brokers: &'a str,
+    /// Ends the waiting.
+    pub shutdown: &'a Shutdown,
+}
+
+impl Committed<'_> {
+    /// The first offset and the one after the last, once no transaction is open before it.
+    pub fn settled(&self) -> Result<(i64, i64)> {
+        let Committed { topic, partition, .. } = *self;
+        let cannot = |error: KafkaError| self.failed("cannot ask where a partition ends", &error);
+        let (_, end) = self.asking.fetch_watermarks(topic, partition, ASK).map_err(cannot)?;
+        let start = Instant::now();
+        let mut said = false;
+        loop {
+            let (low, settled) = self.consumer.fetch_watermarks(topic, partition, ASK).map_err(cannot)?;
+            if settled >= end {
+                return Ok((low, settled));
+            }
+            if self.shutdown.is_requested() || start.elapsed() > OPEN_TRANSACTION {
+                return Err(Error::Rewind(format!(
+                    "a transaction of another producer is open in partition {partition} of `{topic}`, and what is \
+                     behind it cannot be read back"
+                )));
+            }
+            if !std::mem::replace(&mut said, true) {
+                tracing::info!(%topic, partition, "waiting for a transaction of another producer");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Reads messages from `start` to before `end`, or to where the partition ends.
+    pub fn read(
+        &self,
+        start: i64,
+        end: i64,
+        each: &mut dyn FnMut(&BorrowedMessage<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let Committed { consumer, topic, partition, .. } = *self;
+        let cannot = |error: KafkaError| self.failed("cannot read back", &error);
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(start)).map_err(cannot)?;
+        consumer.assign(&list).map_err(cannot)?;
+        let mut heard = Instant::now();
+        loop {
+            match consumer.poll(STEP) {
+                Some(Ok(message)) if message.offset() >= end => break,
+                Some(Ok(message)) => {
+                    heard = Instant::now();
+                    each(&message)?;
+                    if message.offset() + 1 == end {
+                        break;
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => break,
+                // Connections come back by themselves; when they do not, the silence ends it.
+                Some(Err(error)) if heard.elapsed() > OUTCOME => return Err(cannot(error)),
+                None if heard.elapsed() > OUTCOME || self.shutdown.is_requested() => {
+                    return Err(Error::Rewind(format!(
+                        "`{}` is silent while rows are read back",
+                        self.brokers
+                    )));
+                }
+                Some(Err(_)) | None => {}
+            }
+        }
+        consumer.unassign().map_err(cannot)
+    }
+
+    fn failed(&self, what: &str, error: &KafkaError) -> Error {
+        // Errors of connections wait in the queue until somebody polls.
+        while self.asking.poll(Duration::ZERO).is_some() {}
+        let code = error.rdkafka_error_code();
+        let heard = match code {
+            Some(RDKafkaErrorCode::OperationTimedOut) => self.asking.context().0.last(),
+            _ => None,
+        };
+        let reason = code.map_or_else(|| error.to_string(), |code| code.to_string());
+        let heard = heard.map_or_else(String::new, |heard| format!(" ({heard})"));
+        Error::Rewind(format!("{what} at `{}`: {reason}{heard}", self.brokers))
     }
 }
 

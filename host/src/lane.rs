@@ -368,7 +368,7 @@ impl<'a> Lane<'a> {
 }
 
 /// Loads the components of the rules, which all lanes share.
-fn load_components(loaded: &Loaded, options: &RunOptions) -> Result<Vec<Component>> {
+pub(crate) fn load_components(loaded: &Loaded, options: &RunOptions) -> Result<Vec<Component>> {
     let load = |rule: &pipeline_file::Rule| {
         let path = pipeline_file::component_path(&loaded.folder, &options.guests, &rule.component);
         Component::load(&path, &rule.limits)
@@ -377,7 +377,7 @@ fn load_components(loaded: &Loaded, options: &RunOptions) -> Result<Vec<Componen
 }
 
 /// Makes a lane's rules and checks that they fit the columns and each other.
-fn open_rules(loaded: &Loaded, components: &[Component], decoder: &Decoder) -> Result<Vec<Slot>> {
+pub(crate) fn open_rules(loaded: &Loaded, components: &[Component], decoder: &Decoder) -> Result<Vec<Slot>> {
     let mut slots: Vec<Slot> = Vec::new();
     for (rule, component) in loaded.pipeline.rules.iter().zip(components) {
         let schema = slots.last().map_or(decoder.schema(), Slot::schema);
@@ -396,7 +396,7 @@ fn open_rules(loaded: &Loaded, components: &[Component], decoder: &Decoder) -> R
     Ok(slots)
 }
 
-fn clock_ms() -> i64 {
+pub(crate) fn clock_ms() -> i64 {
     // A clock before 1970 or after the year 292,000,000 is no clock.
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

@@ -2,6 +2,7 @@
 
 mod check;
 mod completions;
+mod dlq;
 mod inspect;
 mod report;
 mod run;
@@ -71,6 +72,7 @@ enum Command {
     Run(run::Arguments),
     Check(check::Arguments),
     Inspect(inspect::Arguments),
+    Dlq(dlq::Arguments),
     Schema(schema::Arguments),
     Completions(completions::Arguments),
 }
@@ -100,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&global, &arguments),
         Command::Check(arguments) => check::run(&global, &arguments),
         Command::Inspect(arguments) => inspect::run(&global, &arguments),
+        Command::Dlq(arguments) => dlq::run(&global, &arguments),
         Command::Schema(arguments) => schema::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     };
@@ -165,13 +168,31 @@ mod tests {
 
     #[test]
     fn every_command_has_examples_and_every_file_command_needs_a_file() {
-        for command in Cli::command().get_subcommands() {
+        let cli = Cli::command();
+        let commands: Vec<_> = cli.get_subcommands().collect();
+        for command in commands.iter().flat_map(|command| command.get_subcommands()).chain(commands.clone()) {
             let examples = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
             assert!(examples.starts_with("EXAMPLES:"), "{}", command.get_name());
         }
         for command in ["run", "check", "inspect", "completions"] {
             assert_eq!(Cli::try_parse_from(["tidegate", command]).unwrap_err().exit_code(), 2, "{command}");
         }
+        for action in ["list", "show", "replay"] {
+            let error = Cli::try_parse_from(["tidegate", "dlq", action]).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{action}");
+        }
+    }
+
+    #[test]
+    fn rows_are_replayed_by_id_or_all_of_them() {
+        let replay = |arguments: &[&str]| {
+            Cli::try_parse_from([&["tidegate", "dlq", "replay", "p.yaml"], arguments].concat()).is_ok()
+        };
+        assert!(
+            replay(&["0:1", "0:2"]) && replay(&["--all", "--limit", "3", "--reason", "a", "--reason", "b"])
+        );
+        assert!(!replay(&[]) && !replay(&["--reason", "a"]) && !replay(&["0:1", "--all"]));
+        assert!(!replay(&["0:1", "--limit", "3"]) && !replay(&["--all", "--since", "yesterday"]));
     }
 
     #[test]

@@ -225,6 +225,18 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// How many bytes of a dead-letter file count, where the sidecar says it.
+pub(crate) fn committed_dead_letters(
+    config: &pipeline_file::FileSink,
+    pipeline: &str,
+    path: &str,
+    folder: &Path,
+) -> Result<Option<u64>> {
+    let sidecar = load(&resolve(folder, &config.position_file()), pipeline)?;
+    let length = sidecar.and_then(|sidecar| sidecar.dead_letter).filter(|length| length.path == path);
+    Ok(length.map(|length| length.bytes))
+}
+
 /// The dead-letter file as the pipeline file names it or would; `None` for standard output.
 fn dead_letter_path(
     config: &pipeline_file::FileSink,

@@ -7,6 +7,8 @@
 //! Whatever fails in between is undone as a whole: [`KafkaSink::recover`] makes a new producer, which ends what its
 //! predecessor has begun, and the lane goes back to the committed offsets.
 
+pub mod replay;
+
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -28,10 +30,12 @@ use super::json::{RowWriter, append_integer};
 use super::values::{READ_BACK_ROWS, Value, Values, window_start};
 use super::{Stored, Write};
 use crate::batch::{Kind, Partition, Payload, Position, RawBatch, RawRow, hex, json_name};
-use crate::dead_letter::DeadLetter;
+use crate::dead_letter::{DeadLetter, header};
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
-use crate::kafka::{ASK, Asking, Cluster, Heard, Patience, client_config, refused};
+use crate::kafka::{
+    ASK, Asking, Cluster, Committed, Heard, OUTCOME, Patience, STEP, client_config, reader_config, refused,
+};
 use crate::lane::Place;
 use crate::pipeline_file::{
     self, Column, Columns, Commit, Connection, Decode, Delivery, Format, KafkaSink as Config, Remember,
@@ -43,15 +47,6 @@ use crate::source::Source;
 /// How long the broker keeps a transaction whose producer is gone. Until then readers of committed rows see nothing
 /// behind it, so it is short; a checkpoint every second is far below it.
 const TRANSACTION_MS: &str = "15000";
-
-/// One step of waiting for the broker, between two signs of life to the group.
-const STEP: Duration = Duration::from_millis(250);
-
-/// What is waited for at most before the outcome counts as unknown: longer than the broker keeps a transaction.
-const OUTCOME: Duration = Duration::from_secs(30);
-
-/// How long an open transaction of another producer is waited for: brokers end most after a minute.
-const OPEN_TRANSACTION: Duration = Duration::from_secs(60);
 
 /// How long a stop waits for the last checkpoint.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(10);
@@ -127,37 +122,40 @@ impl KafkaSink {
         source: &Source,
         place: &Place<'_>,
     ) -> Result<KafkaSink> {
+        let partitions = source.partition_count();
+        KafkaSink::open_as(config, pipeline, schema, partitions, transactional_id(pipeline, place), place)
+    }
+
+    /// With transactions of this name, or without any. The source has so many partitions, where that is known.
+    fn open_as(
+        config: &Config,
+        pipeline: &pipeline_file::Pipeline,
+        schema: &SchemaRef,
+        partitions: Option<i32>,
+        transactional_id: Option<String>,
+        place: &Place<'_>,
+    ) -> Result<KafkaSink> {
         let connection = config.connection(pipeline.source.kafka());
         let cluster = Cluster::reach(connection, &config.topic, place.folder, &place.patience)?;
         let dead_letter_name = pipeline.dead_letter_topic().unwrap_or_else(|| config.default_dead_letter());
-        let topics = Topics { cluster: &cluster, connection, config, source, place };
+        let topics = Topics { cluster: &cluster, connection, config, partitions, place };
         let topic = topics.target(&config.topic, "sink.kafka.topic")?;
         let dead_letter = topics.target(&dead_letter_name, "dead_letter.kafka.topic")?;
-        if let Some(count) = source.partition_count().filter(|count| *count > topic.partitions) {
+        if let Some(count) = partitions.filter(|count| *count > topic.partitions) {
             return Err(Error::Surroundings(format!(
                 "the topic `{}` (`sink.kafka.topic`) has {} partitions and the source's has {count}; rows go to the \
                  partition of the same number, so give it {count}",
                 topic.name, topic.partitions
             )));
         }
-        let is_transactional = pipeline.delivery == Delivery::ExactlyOnce;
-        let mut producer_config = producer_config(config, pipeline, connection, place);
+        let is_transactional = transactional_id.is_some();
+        let mut producer_config = producer_config(config, connection, transactional_id, place);
         set_limits(&mut producer_config, [&topic, &dead_letter]);
-        let mut reader = client_config(connection, place.folder);
-        reader
-            .set("group.id", format!("{}-read-back", default_group(&pipeline.name)))
-            .set("isolation.level", "read_committed")
-            .set("enable.auto.commit", "false")
-            .set("enable.partition.eof", "true")
-            .set("auto.offset.reset", "earliest")
-            .set("fetch.queue.backoff.ms", "5")
-            // At the end of a partition the broker is not to wait for more.
-            .set("fetch.wait.max.ms", "5")
-            .set("queued.max.messages.kbytes", "16384")
-            .set_log_level(RDKafkaLogLevel::Warning);
-        let positions = match source {
-            Source::Kafka(_) => Positions::Group,
-            Source::File { .. } => {
+        let reader =
+            reader_config(connection, place.folder, &format!("{}-read-back", default_group(&pipeline.name)));
+        let positions = match pipeline.source {
+            pipeline_file::Source::Kafka(_) => Positions::Group,
+            pipeline_file::Source::File(_) => {
                 let mut own = reader.clone();
                 own.set("group.id", default_group(&pipeline.name));
                 let consumer = own.create_with_context(Asking::default());
@@ -203,7 +201,8 @@ impl KafkaSink {
             let code = error.rdkafka_error_code();
             if code == Some(RDKafkaErrorCode::UnsupportedFeature) {
                 return Err(Error::Surroundings(format!(
-                    "the brokers at `{}` have no transactions; `delivery: at_least_once` does without",
+                    "the brokers at `{}` have no transactions; `delivery: at_least_once` does without, `dlq replay` \
+                     cannot",
                     self.brokers
                 )));
             }
@@ -326,18 +325,23 @@ impl KafkaSink {
         let headers = headers(dead_letter);
         let around = AROUND_A_MESSAGE_BYTES + header_bytes(&headers);
         let room = self.dead_letter.limit_bytes.saturating_sub(around);
-        let (payload, headers) = if payload.len() <= room {
-            (payload, headers)
-        } else {
-            let headers = headers
-                .insert(Header { key: "tidegate-payload-bytes", value: Some(&payload.len().to_string()) })
-                .insert(Header { key: "tidegate-payload-sha256", value: Some(&sha256(payload)) });
-            (&payload[..room.saturating_sub(AROUND_A_MESSAGE_BYTES)], headers)
-        };
+        let is_cut = payload.len() > room;
+        let (mut shown, mut headers) = (payload, headers);
+        if is_cut || dead_letter.whole_bytes > payload.len() as u64 {
+            let bytes = dead_letter.whole_bytes.to_string();
+            headers = headers.insert(Header { key: header::PAYLOAD_BYTES, value: Some(&bytes) });
+        }
+        if is_cut {
+            if dead_letter.whole_bytes == payload.len() as u64 {
+                headers =
+                    headers.insert(Header { key: header::PAYLOAD_SHA256, value: Some(&sha256(payload)) });
+            }
+            shown = &payload[..room.saturating_sub(AROUND_A_MESSAGE_BYTES)];
+        }
         let partition = dead_letter.partition.rem_euclid(self.dead_letter.partitions);
         let record = BaseRecord::<[u8], [u8]>::to(&self.dead_letter.name)
             .partition(partition)
-            .payload(payload)
+            .payload(shown)
             .headers(headers);
         self.send(record, source)
     }
@@ -517,6 +521,18 @@ impl KafkaSink {
         Ok(())
     }
 
+    /// A partition of the topic, of which `consumer` sees what is committed.
+    fn committed<'a>(&'a self, consumer: &'a BaseConsumer<Asking>, partition: i32) -> Committed<'a> {
+        Committed {
+            consumer,
+            asking: &self.asking,
+            topic: &self.topic.name,
+            partition,
+            brokers: &self.brokers,
+            shutdown: &self.shutdown,
+        }
+    }
+
     fn rewind(&self, what: &str, error: &KafkaError) -> Error {
         let heard = match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::MessageTimedOut | RDKafkaErrorCode::OperationTimedOut) => {
@@ -587,7 +603,7 @@ impl<'a> ReadBack<'a> {
     }
 
     fn run(&mut self, remember: &Remember, each: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<()> {
-        let (low, end) = self.settled()?;
+        let (low, end) = self.sink.committed(&self.consumer, self.partition).settled()?;
         let rows = i64::try_from(remember.rows).unwrap_or(i64::MAX);
         let mut start = low.max(end.saturating_sub(rows));
         if let Some(window) = remember.window {
@@ -597,7 +613,7 @@ impl<'a> ReadBack<'a> {
         let mut not_rows = 0;
         if start < end {
             let ReadBack { sink, partition, consumer, decoder } = self;
-            read_to_end(sink, consumer, *partition, start, &mut |message| {
+            sink.committed(consumer, *partition).read(start, i64::MAX, &mut |message| {
                 gathered.push(message);
                 if gathered.rows.len() < READ_BACK_ROWS {
                     return Ok(());
@@ -614,39 +630,12 @@ impl<'a> ReadBack<'a> {
         Ok(())
     }
 
-    /// The first offset and the one after the last, once no transaction is open before it.
-    fn settled(&mut self) -> Result<(i64, i64)> {
-        let topic = &self.sink.topic.name;
-        let cannot = |error: KafkaError| self.sink.rewind("cannot ask where a partition ends", &error);
-        let (_, end) = self.sink.asking.fetch_watermarks(topic, self.partition, ASK).map_err(cannot)?;
-        let start = Instant::now();
-        let mut said = false;
-        loop {
-            let (low, settled) =
-                self.consumer.fetch_watermarks(topic, self.partition, ASK).map_err(cannot)?;
-            if settled >= end {
-                return Ok((low, settled));
-            }
-            if self.sink.shutdown.is_requested() || start.elapsed() > OPEN_TRANSACTION {
-                return Err(Error::Rewind(format!(
-                    "a transaction of another producer is open in partition {} of `{topic}`, and what is behind it \
-                     cannot be read back",
-                    self.partition
-                )));
-            }
-            if !std::mem::replace(&mut said, true) {
-                tracing::info!(%topic, partition = self.partition, "waiting for a transaction of another producer");
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
     /// The first offset whose message time is within `window` of the newest.
     fn first_within(&mut self, window: Duration, low: i64, end: i64) -> Result<i64> {
         let mut newest = None;
         let start = low.max(end - NEWEST_AMONG);
         if start < end {
-            read_to_end(self.sink, &self.consumer, self.partition, start, &mut |message| {
+            self.sink.committed(&self.consumer, self.partition).read(start, i64::MAX, &mut |message| {
                 newest = newest.max(message.timestamp().to_millis());
                 Ok(())
             })?;
@@ -660,36 +649,6 @@ impl<'a> ReadBack<'a> {
         let found = self.consumer.offsets_for_times(asked, 2 * ASK).map_err(cannot)?;
         let element = found.find_partition(topic, self.partition);
         Ok(element.and_then(|element| element.offset().to_raw()).filter(|offset| *offset >= 0).unwrap_or(end))
-    }
-}
-
-/// Reads the committed messages of a partition from `start` to where it ends.
-fn read_to_end(
-    sink: &KafkaSink,
-    consumer: &BaseConsumer<Asking>,
-    partition: i32,
-    start: i64,
-    each: &mut dyn FnMut(&BorrowedMessage<'_>) -> Result<()>,
-) -> Result<()> {
-    let cannot = |error: KafkaError| sink.rewind("cannot read back", &error);
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&sink.topic.name, partition, Offset::Offset(start)).map_err(cannot)?;
-    consumer.assign(&list).map_err(cannot)?;
-    let mut heard = Instant::now();
-    loop {
-        match consumer.poll(STEP) {
-            Some(Ok(message)) => {
-                heard = Instant::now();
-                each(&message)?;
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) => return consumer.unassign().map_err(cannot),
-            // Connections come back by themselves; when they do not, the silence ends it.
-            Some(Err(error)) if heard.elapsed() > OUTCOME => return Err(cannot(error)),
-            None if heard.elapsed() > OUTCOME || sink.shutdown.is_requested() => {
-                return Err(Error::Rewind(format!("`{}` is silent while rows are read back", sink.brokers)));
-            }
-            Some(Err(_)) | None => {}
-        }
     }
 }
 
@@ -734,7 +693,8 @@ struct Topics<'a> {
     cluster: &'a Cluster,
     connection: Connection<'a>,
     config: &'a Config,
-    source: &'a Source,
+    /// How many a topic gets that is made.
+    partitions: Option<i32>,
     place: &'a Place<'a>,
 }
 
@@ -778,7 +738,7 @@ impl Topics<'_> {
                 self.connection.brokers
             ))
         };
-        let partitions = self.source.partition_count().unwrap_or(1);
+        let partitions = self.partitions.unwrap_or(1);
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
         let options = AdminOptions::new().operation_timeout(Some(2 * ASK)).request_timeout(Some(2 * ASK));
         let answers = block_on(self.admin()?.create_topics([&topic], &options));
@@ -816,11 +776,21 @@ fn set_limits(producer: &mut ClientConfig, topics: [&Target; 2]) {
     producer.set("batch.size", limits[0].min(limits[1]).min(MESSAGE_BYTES).to_string());
 }
 
+/// The name of a lane's transactions, when it has any. It is the same after a restart: the broker then ends what
+/// this lane has left open.
+fn transactional_id(pipeline: &pipeline_file::Pipeline, place: &Place<'_>) -> Option<String> {
+    let name = || match pipeline.source.kafka() {
+        Some(source) => format!("{}-{}", source.group(&pipeline.name), place.member()),
+        None => default_group(&pipeline.name),
+    };
+    (pipeline.delivery == Delivery::ExactlyOnce).then(name)
+}
+
 /// The settings of a lane's producer.
 fn producer_config(
     config: &Config,
-    pipeline: &pipeline_file::Pipeline,
     connection: Connection<'_>,
+    transactional_id: Option<String>,
     place: &Place<'_>,
 ) -> ClientConfig {
     let mut producer = client_config(connection, place.folder);
@@ -832,12 +802,7 @@ fn producer_config(
         .set("partitioner", "murmur2_random")
         // Failures only: a report for each of a million rows a second would be thrown away.
         .set("delivery.report.only.error", "true");
-    if pipeline.delivery == Delivery::ExactlyOnce {
-        // The same name after a restart: the broker then ends what this lane has left open.
-        let name = match pipeline.source.kafka() {
-            Some(source) => format!("{}-{}", source.group(&pipeline.name), place.member()),
-            None => default_group(&pipeline.name),
-        };
+    if let Some(name) = transactional_id {
         producer.set("transactional.id", name).set("transaction.timeout.ms", TRANSACTION_MS);
     }
     let ours = [
@@ -908,17 +873,17 @@ impl Key<'_> {
 fn headers(dead_letter: &DeadLetter<'_>) -> OwnedHeaders {
     let reject = &dead_letter.reject;
     let numbers = [
-        ("tidegate-source-partition", dead_letter.partition.to_string()),
-        ("tidegate-source-offset", dead_letter.offset.to_string()),
-        ("tidegate-rejected-at", dead_letter.rejected_at_ms.to_string()),
+        (header::SOURCE_PARTITION, dead_letter.partition.to_string()),
+        (header::SOURCE_OFFSET, dead_letter.offset.to_string()),
+        (header::REJECTED_AT, dead_letter.rejected_at_ms.to_string()),
     ];
     let texts = [
-        ("tidegate-pipeline", dead_letter.pipeline),
-        ("tidegate-rule", &reject.rule),
-        ("tidegate-rule-version", &reject.version),
-        ("tidegate-reason", &reject.reason),
-        ("tidegate-detail", &reject.detail),
-        ("tidegate-source-topic", dead_letter.topic),
+        (header::PIPELINE, dead_letter.pipeline),
+        (header::RULE, &reject.rule),
+        (header::RULE_VERSION, &reject.version),
+        (header::REASON, &reject.reason),
+        (header::DETAIL, &reject.detail),
+        (header::SOURCE_TOPIC, dead_letter.topic),
     ];
     let all = texts.into_iter().chain(numbers.iter().map(|(key, value)| (*key, value.as_str())));
     all.fold(OwnedHeaders::new_with_capacity(12), |headers, (key, value)| {

@@ -19,7 +19,7 @@ use crate::source::Source;
 pub mod appended;
 pub mod file;
 pub mod json;
-mod kafka;
+pub(crate) mod kafka;
 pub mod sqlite;
 pub mod stdout;
 #[cfg(test)]

@@ -18,6 +18,8 @@
 //! SQLite stores NaN as NULL, so a NaN comes back as no value; the infinities are kept. A row without a value
 //! in a column of the key equals no other row, so it is always stored.
 
+pub mod letters;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

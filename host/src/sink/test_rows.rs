@@ -137,6 +137,7 @@ pub fn letter(payload: &[u8], reject: Reject) -> DeadLetter<'_> {
         topic: "in.jsonl",
         partition: 0,
         offset: 7,
+        whole_bytes: payload.len() as u64,
         payload: payload.into(),
         rejected_at_ms: 1_000,
     }
