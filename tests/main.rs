@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "tests")]
 
 mod bad_input;
+mod dlq;
 mod formats;
 mod harness;
 mod hostile;
