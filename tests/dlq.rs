@@ -172,6 +172,15 @@ fn standard_output_has_nothing_to_list() {
     for action in [&["list", "p.yaml"][..], &["show", "p.yaml", "1"]] {
         start(&mut dlq(&folder, action)).finish().refused(2, "where nothing is kept to be listed");
     }
+    for (arguments, words) in [
+        (&[][..], "which rows?"),
+        (&["--reason", "a"], "give `--all` with them"),
+        (&["0:1", "--since", "2h"], "give `--all` with them"),
+        (&["0:1", "--limit", "2"], "give `--all` with them"),
+    ] {
+        let arguments = [&["replay", "p.yaml"], arguments].concat();
+        start(&mut dlq(&folder, &arguments)).finish().refused(2, words);
+    }
     start(&mut dlq(&folder, &["list", "absent.yaml"])).finish().refused(2, "no such file");
 }
 

@@ -199,7 +199,10 @@ impl ClientContext for Asking {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.0.error(&error, reason);
+        // The end of a partition is asked for, and an error in name only.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            self.0.error(&error, reason);
+        }
     }
 }
 

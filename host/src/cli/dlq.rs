@@ -109,7 +109,7 @@ struct ReplayArguments {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Rows, as `list` calls them
-    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "ID", conflicts_with = "all")]
     ids: Vec<Id>,
     /// All rows that fit the filters
     #[arg(long)]
@@ -117,7 +117,7 @@ struct ReplayArguments {
     #[command(flatten)]
     filters: Filters,
     /// At most so many, the first in the order of their source
-    #[arg(long, value_name = "N", conflicts_with = "ids")]
+    #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// Say what would become of each row, and write nothing
     #[arg(long)]
@@ -447,14 +447,17 @@ fn replay_letters(
     loaded: &Loaded,
     shutdown: &Shutdown,
 ) -> Result<()> {
-    let choice = if arguments.all {
-        Choice::All(arguments.filters.filter(loaded), arguments.limit)
-    } else if arguments.filters.is_empty() {
-        Choice::Ids(arguments.ids.clone())
-    } else {
-        return Err(Error::Files(
-            "filters choose among all rows: give `--all`, or ids without filters".into(),
-        ));
+    let choice = match (arguments.all, arguments.filters.is_empty() && arguments.limit.is_none()) {
+        (true, _) => Choice::All(arguments.filters.filter(loaded), arguments.limit),
+        (false, true) if !arguments.ids.is_empty() => Choice::Ids(arguments.ids.clone()),
+        (false, true) => {
+            return Err(Error::Files("which rows? give their ids, as `list` shows them, or `--all`".into()));
+        }
+        (false, false) => {
+            return Err(Error::Files(
+                "filters choose among all rows: give `--all` with them, and no ids".into(),
+            ));
+        }
     };
     let options = RunOptions {
         guests: global.guests_folder(),
@@ -533,11 +536,11 @@ fn tally_text(tally: &Tally) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dead_letter::letters::{Outcome, Place};
+    use crate::dead_letter::letters::{At, Outcome};
 
     fn letter() -> Letter {
         Letter {
-            id: Id::Message(Place { partition: 0, offset: 17 }),
+            id: Id::Message(At { partition: 0, offset: 17 }),
             pipeline: "p".into(),
             rule: "validate".into(),
             rule_version: "abc".into(),

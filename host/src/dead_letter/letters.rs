@@ -25,7 +25,7 @@ const LINE_BYTES: u64 = 512 << 20;
 
 /// Where a message is in a topic of dead letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub struct At {
     /// Number of the partition.
     pub partition: i32,
     /// Offset in it.
@@ -36,12 +36,12 @@ pub struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Id {
     /// A message: `partition:offset`.
-    Message(Place),
+    Message(At),
     /// The rowid in a table, or the number of a line, from 1.
     Row(i64),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.partition, self.offset)
     }
@@ -56,12 +56,12 @@ impl fmt::Display for Id {
     }
 }
 
-impl std::str::FromStr for Place {
+impl std::str::FromStr for At {
     type Err = String;
 
-    fn from_str(text: &str) -> std::result::Result<Place, String> {
+    fn from_str(text: &str) -> std::result::Result<At, String> {
         let place = text.split_once(':').and_then(|(partition, offset)| {
-            let place = Place { partition: partition.parse().ok()?, offset: offset.parse().ok()? };
+            let place = At { partition: partition.parse().ok()?, offset: offset.parse().ok()? };
             (place.partition >= 0 && place.offset >= 0).then_some(place)
         });
         place.ok_or_else(|| format!("`{text}` is not `partition:offset`, such as `0:17`"))
@@ -231,7 +231,7 @@ pub enum Found {
     /// A dead letter.
     Letter(Box<Letter>),
     /// One that was met before has been replayed.
-    Replayed(Place, Replay),
+    Replayed(At, Replay),
     /// Something that this program has not written.
     Foreign,
 }
@@ -265,7 +265,7 @@ impl Newest {
     }
 
     /// Notes what became of one. A marker comes after its dead letter, so one that is not known is not wanted.
-    pub fn mark(&mut self, of: Place, replay: Replay) {
+    pub fn mark(&mut self, of: At, replay: Replay) {
         let id = Id::Message(of);
         if let Some(letter) = self.times.get(&id).and_then(|time| self.by_time.get_mut(&(*time, id))) {
             letter.replayed = Some(replay);
@@ -470,7 +470,7 @@ mod tests {
 
     fn letter(number: i64, rejected_at_ms: i64) -> Letter {
         Letter {
-            id: Id::Message(Place { partition: 2, offset: number }),
+            id: Id::Message(At { partition: 2, offset: number }),
             pipeline: "p".into(),
             rule: "validate".into(),
             rule_version: "abc".into(),
@@ -520,7 +520,7 @@ mod tests {
         }
         let replay = Replay { at_ms: 99, outcome: Outcome::Dropped };
         for offset in [2, 3, 7] {
-            newest.mark(Place { partition: 2, offset }, replay);
+            newest.mark(At { partition: 2, offset }, replay);
         }
         assert_eq!((newest.older, newest.times.len()), (2, 2));
         let left: Vec<_> =

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 
 use serde::Serialize;
 
-use super::letters::{Filter, Found, Id, Letter, Letters, Place as At};
+use super::letters::{At, Filter, Found, Id, Letter, Letters};
 use super::topic::{First, Topic};
 use crate::batch::{Batch, Decoded, Partition, Payload, Position, RawBatch, RawRow, Reject};
 use crate::decode::Decoder;
@@ -23,8 +23,8 @@ use crate::shutdown::Shutdown;
 use crate::sink::kafka::KafkaSink;
 use crate::sink::kafka::replay::Replayed;
 
-/// Each chosen row costs some 100 bytes until it is replayed, because rows are replayed in the order of their source.
-const CHOSEN_MAX: usize = 5_000_000;
+/// Each chosen row costs some 200 bytes until it is replayed, because rows are replayed in the order of their source.
+const CHOSEN_MAX: usize = 4_000_000;
 
 /// Which dead letters are replayed.
 #[derive(Debug, Clone)]

@@ -11,7 +11,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::header;
-use super::letters::{Cut, Found, Id, Letter, Outcome, Place, Replay};
+use super::letters::{At, Cut, Found, Id, Letter, Outcome, Replay};
 use crate::error::{Error, Result};
 use crate::kafka::{ASK, Asking, Cluster, Committed, Patience, client_config, reader_config, refused};
 use crate::pipeline_file::{KafkaSink, Loaded, default_group};
@@ -101,7 +101,7 @@ impl Topic {
     }
 
     /// A dead letter, and what has become of it.
-    pub fn find(&self, place: Place) -> Result<Option<Letter>> {
+    pub fn find(&self, place: At) -> Result<Option<Letter>> {
         if place.partition >= self.partitions {
             return Ok(None);
         }
@@ -122,15 +122,15 @@ impl Topic {
     }
 
     /// The payloads at these places, as far as the broker still has them.
-    pub fn payloads(&self, places: &[Place]) -> Result<HashMap<Place, Vec<u8>>> {
+    pub fn payloads(&self, places: &[At]) -> Result<HashMap<At, Vec<u8>>> {
         let mut sorted = places.to_vec();
         sorted.sort_unstable();
         let mut payloads = HashMap::with_capacity(sorted.len());
-        let is_near = |a: &Place, b: &Place| a.partition == b.partition && b.offset - a.offset <= PASSED_OVER;
+        let is_near = |a: &At, b: &At| a.partition == b.partition && b.offset - a.offset <= PASSED_OVER;
         for run in sorted.chunk_by(is_near) {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
             self.committed(first.partition).read(first.offset, last.offset + 1, &mut |message| {
-                let place = Place { partition: message.partition(), offset: message.offset() };
+                let place = At { partition: message.partition(), offset: message.offset() };
                 if run.binary_search(&place).is_ok() {
                     payloads.insert(place, message.payload().unwrap_or_default().to_vec());
                 }
@@ -200,7 +200,7 @@ pub enum First {
 }
 
 fn found(message: &BorrowedMessage<'_>) -> Found {
-    let place = Place { partition: message.partition(), offset: message.offset() };
+    let place = At { partition: message.partition(), offset: message.offset() };
     let Some(headers) = message.headers() else { return Found::Foreign };
     let value = |key: &str| {
         let header = headers.iter().find(|header| header.key == key)?;
@@ -210,7 +210,7 @@ fn found(message: &BorrowedMessage<'_>) -> Found {
     of_headers(place, &value, payload).unwrap_or(Found::Foreign)
 }
 
-fn of_headers(place: Place, value: &dyn Fn(&str) -> Option<String>, payload: &[u8]) -> Option<Found> {
+fn of_headers(place: At, value: &dyn Fn(&str) -> Option<String>, payload: &[u8]) -> Option<Found> {
     if let Some(of) = value(header::REPLAYED) {
         let outcome = Outcome::of(&value(header::OUTCOME)?)?;
         let at_ms = value(header::REPLAYED_AT)?.parse().ok()?;
@@ -246,7 +246,7 @@ mod tests {
             let header = headers.iter().find(|(name, _)| *name == key);
             header.map(|(_, value)| (*value).to_owned())
         };
-        of_headers(Place { partition: 1, offset: 7 }, &value, b"\xff")
+        of_headers(At { partition: 1, offset: 7 }, &value, b"\xff")
     }
 
     const LETTER: [(&str, &str); 9] = [

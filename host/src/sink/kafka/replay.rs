@@ -13,7 +13,7 @@ use super::{
 };
 use crate::batch::Partition;
 use crate::dead_letter::header;
-use crate::dead_letter::letters::{Outcome, Place as At};
+use crate::dead_letter::letters::{At, Outcome};
 use crate::error::{Error, Result};
 use crate::kafka::{OUTCOME, STEP};
 use crate::lane::Place;
