@@ -1,28 +1,62 @@
 //! What a rule costs, beside the same code compiled in, in one process and interleaved.
 //!
 //! `cargo xtask bench` prints a table; the ratios are what counts, the nanoseconds are this machine's. `cargo xtask
-//! bench border` measures calls of rules alone, `path` the way from a file through three rules.
+//! bench border` measures calls of rules alone, `path` the way from a file through three rules. What starts a broker
+//! takes minutes and runs only when it is asked for: `kafka`, `kafka-memory`, `kafka-recovery`.
 
 mod border;
+mod kafka;
 mod path;
 mod twin;
 
 use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
 
 /// The time that the rules are told: after all rows of the sample's generator.
 const NOW_MS: i64 = 1_769_904_000_000;
 
+/// Measures what Tidegate costs.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench")]
+struct Arguments {
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// Calls of rules alone
+    Border,
+    /// The way from a file through three rules
+    Path,
+    /// From a topic through three rules into a topic, beside the same written by hand
+    Kafka(kafka::throughput::Arguments),
+    /// The memory that the host takes for a long topic
+    KafkaMemory(kafka::memory::Arguments),
+    /// How long the host needs to write again after a crash
+    KafkaRecovery(kafka::recovery::Arguments),
+    /// A program that was written by hand, as a process of its own
+    #[command(hide = true)]
+    KafkaClient(kafka::client::Arguments),
+}
+
 fn main() -> Result<()> {
-    let part = std::env::args().nth(1);
+    let part = Arguments::parse().part;
+    if let Some(Part::KafkaClient(arguments)) = &part {
+        return kafka::client::run(arguments);
+    }
     println!("machine: {}", machine());
-    match part.as_deref() {
+    match part {
         None => {
             border::run()?;
             path::run()
         }
-        Some("border") => border::run(),
-        Some("path") => path::run(),
-        Some(other) => anyhow::bail!("there is no part `{other}`: name `border`, `path`, or nothing for all"),
+        Some(Part::Border) => border::run(),
+        Some(Part::Path) => path::run(),
+        Some(Part::Kafka(arguments)) => kafka::throughput::run(&arguments),
+        Some(Part::KafkaMemory(arguments)) => kafka::memory::run(&arguments),
+        Some(Part::KafkaRecovery(arguments)) => kafka::recovery::run(&arguments),
+        Some(Part::KafkaClient(_)) => unreachable!("it has run"),
     }
 }
 

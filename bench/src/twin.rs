@@ -13,16 +13,29 @@ use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer};
 use arrow_schema::{Field, Schema, SchemaRef};
 use arrow_select::filter::FilterBuilder;
 use tidegate::batch::Kind;
-use tidegate_guest::{Batch, Column, Outcome, Rule, Texts, Values};
+use tidegate_guest::{Batch, Column, Outcome, Reasons, Rule, Texts, Values};
 
 /// One call of a rule: the time, and the columns that it reads.
 type Transform = dyn FnMut(i64, &Batch) -> Result<Outcome, String>;
 
 /// A rule that is compiled in.
 pub struct Twin {
+    /// The rule's name.
+    pub name: &'static str,
     transform: Box<Transform>,
+    reasons: &'static [&'static str],
     reads: Vec<String>,
     schema: SchemaRef,
+}
+
+/// A batch after a rule.
+pub struct Decided {
+    /// The rows that the rule keeps, with its columns.
+    pub kept: RecordBatch,
+    /// For each row of the batch whether it is kept; absent when all are.
+    pub is_kept: Option<Vec<bool>>,
+    /// For each rejected row its index, the reason and the detail.
+    pub rejected: Vec<(u32, &'static str, String)>,
 }
 
 impl Twin {
@@ -37,6 +50,8 @@ impl Twin {
             }
         }
         Ok(Twin {
+            name: R::NAME,
+            reasons: R::Reason::NAMES,
             transform: Box::new(move |now, batch| rule.transform(now, batch)),
             reads: R::reads().into_iter().map(|column| column.name).collect(),
             schema: Arc::new(Schema::new(fields)),
@@ -61,6 +76,11 @@ impl Twin {
 
     /// The rows that the rule keeps, with its columns.
     pub fn apply(&mut self, now_ms: i64, batch: &RecordBatch) -> RecordBatch {
+        self.decide(now_ms, batch).kept
+    }
+
+    /// What the rule makes of each row.
+    pub fn decide(&mut self, now_ms: i64, batch: &RecordBatch) -> Decided {
         let lent = self.lend(batch);
         let outcome = self.call(now_ms, &lent);
         let mut kept = vec![true; batch.num_rows()];
@@ -77,10 +97,18 @@ impl Twin {
         });
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns.collect()).expect("the schema's");
         if all_kept {
-            return batch;
+            return Decided { kept: batch, is_kept: None, rejected: Vec::new() };
         }
-        let filter = FilterBuilder::new(&BooleanArray::from(kept)).optimize().build();
-        filter.filter_record_batch(&batch).expect("as long as the columns")
+        let kept = BooleanArray::from(kept);
+        let filter = FilterBuilder::new(&kept).optimize().build();
+        let reject = |reject: tidegate_guest::Reject| {
+            (reject.row, self.reasons[reject.reason as usize], reject.detail)
+        };
+        Decided {
+            rejected: outcome.rejected.into_iter().map(reject).collect(),
+            kept: filter.filter_record_batch(&batch).expect("as long as the columns"),
+            is_kept: Some(kept.values().iter().collect()),
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: what it costs, beside what it is compared with.
 
+use std::process::Command;
+
 use anyhow::Result;
 
-use crate::{cargo, guests, packages, run};
+use crate::{cargo, guests, packages, run, target_folder};
 
 /// Arguments of `cargo xtask bench`; all of them go to the program in `bench/`.
 #[derive(Debug, clap::Args)]
@@ -12,11 +14,22 @@ pub struct Arguments {
     pub rest: Vec<String>,
 }
 
-/// Builds the rules and the measuring program, with all optimisations, and runs it.
+/// Builds the rules, the measuring program and the host that it starts, with all optimisations, and runs it.
 pub fn command(arguments: &Arguments) -> Result<()> {
     packages::for_build()?;
     guests::command(&guests::Arguments { tests: true, ..Default::default() })?;
-    let mut bench = cargo();
-    bench.args(["run", "--quiet", "--release", "--package", "tidegate-bench", "--"]).args(&arguments.rest);
-    run(&mut bench)
+    let mut build = cargo();
+    build.args([
+        "build",
+        "--quiet",
+        "--release",
+        "--workspace",
+        "--bin",
+        "tidegate",
+        "--bin",
+        "tidegate-bench",
+    ]);
+    run(&mut build)?;
+    let name = format!("release/tidegate-bench{}", std::env::consts::EXE_SUFFIX);
+    run(Command::new(target_folder().join(name)).args(&arguments.rest))
 }

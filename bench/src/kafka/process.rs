@@ -1,0 +1,85 @@
+//! Runs a program and says what it took.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+/// Linux counts the time of processes in these for everybody, whatever the kernel's own clock is.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What a program took, and what the machine did meanwhile.
+#[derive(Debug)]
+pub struct Taken {
+    /// Seconds of processors, of the program alone.
+    pub cpu: f64,
+    /// The same of the broker.
+    pub broker_cpu: f64,
+    /// How many processors others had on the average.
+    pub others: f64,
+    /// The most resident memory.
+    pub peak_mib: u64,
+    /// What it wrote on standard output.
+    pub output: String,
+}
+
+/// Runs a program to its end.
+pub fn run(command: &mut Command, broker: Option<u32>) -> Result<Taken> {
+    let cpu_of = |process: Option<u32>| process.map_or(Ok(0.0), cpu_seconds);
+    let before = (busy_seconds()?, cpu_of(broker)?, cpu_seconds(std::process::id())?);
+    let start = Instant::now();
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let child = child.with_context(|| format!("cannot start `{}`", command.get_program().display()))?;
+    let mut peak_mib = 0;
+    while !has_ended(&child)? {
+        peak_mib = peak_mib.max(peak_memory_mib(child.id()).unwrap_or(0));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The process has ended and is not yet waited for: what it took in all is still there.
+    let cpu = cpu_seconds(child.id())?;
+    let broker_cpu = cpu_of(broker)? - before.1;
+    let own_cpu = cpu_seconds(std::process::id())? - before.2;
+    let others = (busy_seconds()? - before.0 - cpu - broker_cpu - own_cpu).max(0.0);
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        bail!("`{}` ended with {}", command.get_program().display(), output.status);
+    }
+    Ok(Taken {
+        cpu,
+        broker_cpu,
+        others: others / start.elapsed().as_secs_f64(),
+        peak_mib,
+        output: String::from_utf8(output.stdout)?,
+    })
+}
+
+fn has_ended(child: &Child) -> Result<bool> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    Ok(waitid(WaitId::Pid(Pid::from_child(child)), options)?.is_some())
+}
+
+/// The time that all processors were at work, or were taken away by other machines.
+fn busy_seconds() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/stat")?;
+    let line = text.lines().next().context("`/proc/stat` is empty")?;
+    let ticks: Vec<f64> = line.split_ascii_whitespace().skip(1).map(str::parse).collect::<Result<_, _>>()?;
+    // Idle and waiting for a disk are the fourth and the fifth; guests are among the first two.
+    Ok([0, 1, 2, 5, 6, 7].iter().filter_map(|&index| ticks.get(index)).sum::<f64>() / TICKS_PER_SECOND)
+}
+
+/// The time of a process so far, in its own code and in the system's.
+fn cpu_seconds(process: u32) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name of the program is in parentheses and may have spaces.
+    let (_, fields) = text.rsplit_once(')').context("`/proc/PID/stat` has no name")?;
+    let ticks = fields.split_ascii_whitespace().skip(11).take(2).map(str::parse::<f64>);
+    Ok(ticks.sum::<Result<f64, _>>()? / TICKS_PER_SECOND)
+}
+
+/// The highest resident memory of a process so far.
+pub fn peak_memory_mib(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()? / 1024)
+}
