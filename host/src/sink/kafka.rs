@@ -195,6 +195,7 @@ impl KafkaSink {
         if !self.is_transactional {
             return Ok(());
         }
+        self.connect();
         let start = Instant::now();
         loop {
             let Err(error) = self.producer.init_transactions(ASK) else { return Ok(()) };
@@ -215,6 +216,13 @@ impl KafkaSink {
                 )));
             }
         }
+    }
+
+    /// Waits until the producer has a connection: librdkafka rests for half a second when it is to look for the
+    /// coordinator of transactions and has none.
+    fn connect(&self) {
+        // Without a broker the beginning of transactions fails next, and says why.
+        drop(self.producer.client().fetch_metadata(Some(&self.topic.name), STEP));
     }
 
     /// The position that this sink keeps for the partition; `None` when the source's own group keeps it.
@@ -509,6 +517,7 @@ impl KafkaSink {
         // What the old one still holds is thrown away.
         self.producer = producer;
         if self.is_transactional {
+            self.connect();
             let start = Instant::now();
             loop {
                 match self.producer.init_transactions(STEP) {
