@@ -128,9 +128,14 @@ fn work(consumer: &BaseConsumer<Member>, output: &Output, share: usize, mut work
     let mut ended = vec![false; PARTITIONS as usize];
     let mut committed = Instant::now();
     while ended.iter().filter(|ended| **ended).count() < share {
+        // Waiting costs looks at the clock, so only the first message is waited for.
+        let mut timeout = BATCH_WAIT;
         for _ in 0..BETWEEN_LOOKS {
-            match consumer.poll(BATCH_WAIT) {
-                Some(Ok(message)) => work.take(&message, output, &mut next)?,
+            match consumer.poll(timeout) {
+                Some(Ok(message)) => {
+                    work.take(&message, output, &mut next)?;
+                    timeout = Duration::ZERO;
+                }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     ended[partition as usize] = true;
                     break;
