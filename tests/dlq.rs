@@ -16,11 +16,12 @@ use rdkafka::{Offset, TopicPartitionList};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use crate::harness::kafka::shared;
 use crate::harness::{Folder, NOW, Outcome, guests, start};
 
 /// Brokers for these tests.
 fn brokers() -> String {
-    std::env::var("KAFKA_BROKERS").expect("`KAFKA_BROKERS` names a broker for the tests of `dlq`")
+    shared().address
 }
 
 /// `tidegate dlq …` in a folder.

@@ -352,6 +352,9 @@ impl Committed<'_> {
         let mut heard = Instant::now();
         loop {
             match consumer.poll(STEP) {
+                // Of what was read before.
+                Some(Ok(message)) if message.partition() != partition => {}
+                Some(Err(KafkaError::PartitionEOF(number))) if number != partition => {}
                 Some(Ok(message)) if message.offset() >= end => break,
                 Some(Ok(message)) => {
                     heard = Instant::now();
@@ -376,8 +379,8 @@ impl Committed<'_> {
     }
 
     fn failed(&self, what: &str, error: &KafkaError) -> Error {
-        // Errors of connections wait in the queue until somebody polls.
-        while self.asking.poll(Duration::ZERO).is_some() {}
+        // Errors of connections wait in the queue, among log lines, until somebody polls.
+        (0..QUEUED).for_each(|_| drop(self.asking.poll(Duration::ZERO)));
         let code = error.rdkafka_error_code();
         let heard = match code {
             Some(RDKafkaErrorCode::OperationTimedOut) => self.asking.context().0.last(),

@@ -317,8 +317,10 @@ impl<'a> Lane<'a> {
         let remembered = &account.progress.remembered;
         let mut read_back = |partition: i32, columns: &[String], each: &mut dyn FnMut(_) -> Result<()>| {
             // What is read back is what counts, so what was written must.
-            sink.checkpoint(source)?;
-            account.commit(source);
+            if sink.has_uncommitted(partition) {
+                sink.checkpoint(source)?;
+                account.commit(source);
+            }
             sink.read_back(partition, columns, remember, each)
         };
         warm(rules, raw.partition.number, &mut read_back, remembered)?;

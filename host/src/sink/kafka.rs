@@ -75,6 +75,8 @@ pub struct KafkaSink {
     config: ClientConfig,
     /// Makes a consumer that reads back.
     reader: ClientConfig,
+    /// Reads back, once it was needed.
+    reading: Option<BaseConsumer<Asking>>,
     /// Says where partitions end with all that is not committed.
     asking: BaseConsumer<Asking>,
     brokers: String,
@@ -174,6 +176,7 @@ impl KafkaSink {
             connection: client_config(connection, place.folder),
             config: producer_config,
             reader,
+            reading: None,
             asking,
             brokers: connection.brokers.into(),
             is_transactional,
@@ -567,11 +570,26 @@ impl KafkaSink {
             Positions::Group => partition..partition + 1,
             Positions::Own(_) => 0..self.topic.partitions,
         };
+        // It is kept: a new one would have to find the brokers for each partition.
+        let consumer = match self.reading.take() {
+            Some(consumer) => consumer,
+            None => (self.reader)
+                .create_with_context(Asking::default())
+                .map_err(|error| self.rewind("a consumer cannot be made", &error))?,
+        };
         for partition in partitions {
-            let mut back = ReadBack::new(self, partition, columns)?;
-            back.run(remember, each)?;
+            ReadBack::new(self, partition, &consumer, columns)?.run(remember, each)?;
         }
+        self.reading = Some(consumer);
         Ok(())
+    }
+
+    /// Whether rows were written to this partition that a reader of committed rows does not see yet.
+    pub fn has_uncommitted(&self, partition: i32) -> bool {
+        let is_spread = matches!(self.positions, Positions::Own(_));
+        self.step
+            .as_ref()
+            .is_some_and(|step| is_spread || step.next.keys().any(|written| written.number == partition))
     }
 }
 
@@ -585,16 +603,17 @@ impl Step {
 struct ReadBack<'a> {
     sink: &'a KafkaSink,
     partition: i32,
-    consumer: BaseConsumer<Asking>,
+    consumer: &'a BaseConsumer<Asking>,
     decoder: Decoder,
 }
 
 impl<'a> ReadBack<'a> {
-    fn new(sink: &'a KafkaSink, partition: i32, columns: &[String]) -> Result<ReadBack<'a>> {
-        let consumer = sink
-            .reader
-            .create_with_context(Asking::default())
-            .map_err(|error| sink.rewind("a consumer cannot be made", &error))?;
+    fn new(
+        sink: &'a KafkaSink,
+        partition: i32,
+        consumer: &'a BaseConsumer<Asking>,
+        columns: &[String],
+    ) -> Result<ReadBack<'a>> {
         let columns = super::values::project(&sink.schema, columns)?
             .fields()
             .iter()
@@ -612,7 +631,7 @@ impl<'a> ReadBack<'a> {
     }
 
     fn run(&mut self, remember: &Remember, each: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<()> {
-        let (low, end) = self.sink.committed(&self.consumer, self.partition).settled()?;
+        let (low, end) = self.sink.committed(self.consumer, self.partition).settled()?;
         let rows = i64::try_from(remember.rows).unwrap_or(i64::MAX);
         let mut start = low.max(end.saturating_sub(rows));
         if let Some(window) = remember.window {
@@ -644,7 +663,7 @@ impl<'a> ReadBack<'a> {
         let mut newest = None;
         let start = low.max(end - NEWEST_AMONG);
         if start < end {
-            self.sink.committed(&self.consumer, self.partition).read(start, i64::MAX, &mut |message| {
+            self.sink.committed(self.consumer, self.partition).read(start, i64::MAX, &mut |message| {
                 newest = newest.max(message.timestamp().to_millis());
                 Ok(())
             })?;

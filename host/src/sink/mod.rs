@@ -134,6 +134,14 @@ impl Sink {
         Ok(stored)
     }
 
+    /// Whether rows were written to this partition that [`Sink::read_back`] does not see before the next checkpoint.
+    pub fn has_uncommitted(&self, partition: i32) -> bool {
+        match self {
+            Sink::Kafka(sink) => sink.has_uncommitted(partition),
+            Sink::Sqlite(_) | Sink::File(_) | Sink::Stdout(_) => false,
+        }
+    }
+
     /// Whether a checkpoint is due; `is_idle` says that the source has nothing more for now.
     pub fn is_due(&self, is_idle: bool) -> bool {
         match self {
