@@ -126,6 +126,8 @@ fn waiting(batch: &str) -> (Folder, Running) {
         folder.path("out.db-wal").exists()
             && !Database::open(&folder.path("out.db")).columns("candles").is_empty()
     });
+    // From the open sink to the wait for the first row it is not far.
+    std::thread::sleep(Duration::from_secs(1));
     (folder, running)
 }
 
