@@ -245,6 +245,21 @@ fn a_topic_that_is_deleted_under_a_running_host_stops_it() {
 }
 
 #[test]
+fn rows_that_are_deleted_under_a_running_host_are_not_jumped_over() {
+    let kafka = shared();
+    let pipeline = Pipeline::new(&kafka, 1, "");
+    let sent = sent_to(&pipeline, 100, 1);
+    let mut host = pipeline.start("a");
+    pipeline.wait_until_read(1, &mut host);
+    host.signal(Signal::STOP);
+    kafka.send_candles(&pipeline.raw, &candles(100..400, 1));
+    kafka.delete_records(&pipeline.raw, 0, 250);
+    host.signal(Signal::CONT);
+    host.finish().refused(3, "150 rows from offset 100 on were deleted from the log before they were read");
+    pipeline.compare(&sent);
+}
+
+#[test]
 fn a_wrong_password_and_a_wrong_authority_are_refused_and_the_right_ones_let_in() {
     let folder = tempfile::TempDir::new().unwrap();
     let store = folder.path().join("broker.p12");
@@ -264,8 +279,7 @@ fn a_wrong_password_and_a_wrong_authority_are_refused_and_the_right_ones_let_in(
         .concat(),
     );
     keytool(&[&["-exportcert", "-rfc", "-file", certificate.to_str().unwrap()], &secret[..]].concat());
-    let jaas =
-        "org.apache.kafka.common.security.plain.PlainLoginModule required user_alice=\"plain-secret-5eT\";";
+    let jaas = "org.apache.kafka.common.security.plain.PlainLoginModule required user_alice=\"plain-secret-5eT\" user_mallory=\"known\";";
     let own = broker_with(Options {
         listeners: vec![("SECURE".into(), "SASL_SSL".into())],
         properties: [
@@ -282,6 +296,8 @@ fn a_wrong_password_and_a_wrong_authority_are_refused_and_the_right_ones_let_in(
             ("ssl.keystore.location", store_path),
             ("ssl.keystore.password", "store-secret"),
             ("ssl.keystore.type", "PKCS12"),
+            ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
+            ("super.users", "User:ANONYMOUS;User:alice;User:bob;User:eve"),
         ]
         .map(|(key, value)| (key.into(), value.into()))
         .to_vec(),
@@ -318,6 +334,9 @@ fn a_wrong_password_and_a_wrong_authority_are_refused_and_the_right_ones_let_in(
     let untrusted = with("{}", "PLAIN", "alice", "plain-secret-5eT");
     untrusted.refused(3, "do not let this program in");
     assert!(untrusted.stderr.contains("certificate verify failed"), "{}", untrusted.stderr);
+    // A user whom no access list lets read.
+    let stranger = with(trusted, "PLAIN", "mallory", "known");
+    stranger.refused(3, &format!("the topic `{}`", pipeline.raw));
     let first = with(trusted, "PLAIN", "alice", "plain-secret-5eT");
     assert_eq!(first.summary()["read"], 100);
     assert!(!first.stderr.contains("plain-secret"), "{}", first.stderr);

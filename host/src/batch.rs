@@ -14,6 +14,8 @@ use arrow_select::dictionary::garbage_collect_dictionary;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::pipeline_file::BatchLimits;
+
 /// What the values of a column are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -152,6 +154,15 @@ impl RawBatch {
     /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether the batch is as large as its limits allow: the source has more rows waiting.
+    pub fn is_full(&self, limits: &BatchLimits) -> bool {
+        let bytes = match &self.payload {
+            Payload::Rows { bytes, .. } => bytes.len() as u64,
+            Payload::Columns { .. } => 0,
+        };
+        self.len() >= limits.rows || bytes >= limits.bytes.0
     }
 
     /// The offset of row `row`.

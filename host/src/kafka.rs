@@ -437,3 +437,58 @@ pub fn partitions(list: &TopicPartitionList) -> Vec<Partition> {
     };
     list.elements().into_iter().map(partition).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline_file::{Mechanism, Options, Sasl, Tls};
+
+    fn error(code: RDKafkaErrorCode) -> KafkaError {
+        KafkaError::Global(code)
+    }
+
+    #[test]
+    fn the_last_trouble_and_the_last_outage_are_kept() {
+        let heard = Heard::default();
+        heard.error(&error(RDKafkaErrorCode::BrokerTransportFailure), "connection refused");
+        heard.error(&error(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        heard.error(&error(RDKafkaErrorCode::PartitionEOF), "no more messages");
+        assert_eq!(heard.last().as_deref(), Some("connection refused"));
+        assert!(heard.outage().is_some() && !heard.is_refused());
+        heard.error(&error(RDKafkaErrorCode::Authentication), "invalid password");
+        assert!(heard.is_refused());
+        assert!(Heard::default().outage().is_none());
+    }
+
+    #[test]
+    fn a_connection_has_the_protocol_of_its_settings() {
+        let (tls, options) = (Tls { ca: Some("ca.pem".into()), ..Tls::default() }, Options::default());
+        let password = serde_json::from_str("\"secret\"").unwrap();
+        let sasl = Sasl { mechanism: Mechanism::ScramSha256, username: "alice".into(), password };
+        for (tls, sasl, protocol) in [
+            (None, None, "plaintext"),
+            (Some(&tls), None, "ssl"),
+            (None, Some(&sasl), "sasl_plaintext"),
+            (Some(&tls), Some(&sasl), "sasl_ssl"),
+        ] {
+            let connection =
+                Connection { setting: "source.kafka", brokers: "b:1", tls, sasl, options: &options };
+            let config = client_config(connection, Path::new("/folder"));
+            assert_eq!(config.get("security.protocol"), Some(protocol));
+            assert_eq!(config.get("ssl.ca.location"), tls.map(|_| "/folder/ca.pem"));
+            assert_eq!(config.get("sasl.mechanism"), sasl.map(|_| "SCRAM-SHA-256"));
+            assert!(!format!("{config:?}").contains("secret"), "{config:?}");
+        }
+    }
+
+    #[test]
+    fn patience_ends_with_the_stop() {
+        let patience = |forever| Patience { forever, shutdown: Shutdown::default() };
+        let long_ago = Instant::now().checked_sub(2 * REACH).unwrap();
+        assert!(patience(true).lasts(long_ago) && !patience(false).lasts(long_ago));
+        assert!(patience(false).lasts(Instant::now()));
+        let stopped = patience(true);
+        stopped.shutdown.request();
+        assert!(!stopped.lasts(Instant::now()));
+    }
+}

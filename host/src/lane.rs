@@ -19,7 +19,7 @@ use crate::dead_letter::DeadLetter;
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
 use crate::kafka::Patience;
-use crate::pipeline_file::{self, Loaded, Remember};
+use crate::pipeline_file::{self, BatchLimits, Loaded, Remember};
 use crate::rule::{Component, Slot, fit, warm};
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, Stored, Write};
@@ -132,6 +132,7 @@ fn run_lane(
 struct Lane<'a> {
     pipeline: &'a str,
     remember: &'a Remember,
+    limits: &'a BatchLimits,
     now_ms: Option<i64>,
     source: Source,
     decoder: Decoder,
@@ -180,6 +181,7 @@ impl<'a> Lane<'a> {
         Ok(Lane {
             pipeline: &pipeline.name,
             remember: &pipeline.remember,
+            limits: &pipeline.batch,
             now_ms: options.now_ms,
             source,
             decoder,
@@ -195,7 +197,7 @@ impl<'a> Lane<'a> {
     /// One turn of the loop; `false` at the end.
     fn turn(&mut self) -> Result<bool> {
         let Some(next) = self.source.receive()? else { return Ok(false) };
-        let is_idle = matches!(next, Next::Idle);
+        let has_more = matches!(&next, Next::Batch(raw) if raw.is_full(self.limits));
         match next {
             Next::Batch(raw) => {
                 crash::point("after_read");
@@ -211,7 +213,7 @@ impl<'a> Lane<'a> {
             Next::Revoked { partitions, is_lost } => self.give_up(&partitions, is_lost)?,
             Next::Idle => {}
         }
-        if self.sink.is_due(is_idle) {
+        if self.sink.is_due(has_more) {
             self.checkpoint()?;
         }
         Ok(true)
@@ -270,17 +272,11 @@ impl<'a> Lane<'a> {
         tracing::warn!("{why}; what was written since the last checkpoint is done again");
         self.account.discard();
         self.rules.iter_mut().for_each(Slot::forget_all);
-        let mut why = Some(why.to_owned());
-        while why.is_some() && !shutdown.is_requested() {
-            self.pause(shutdown)?;
-            why = match self.go_back() {
-                Ok(()) => None,
-                Err(Error::Rewind(again)) => {
-                    tracing::warn!("{again}; trying again");
-                    Some(again)
-                }
-                Err(error) => return Err(error),
-            };
+        while !shutdown.is_requested() {
+            match self.pause(shutdown).and_then(|()| self.go_back()) {
+                Err(Error::Rewind(again)) => tracing::warn!("{again}; trying again"),
+                result => return result,
+            }
         }
         Ok(())
     }
@@ -316,8 +312,7 @@ impl<'a> Lane<'a> {
         let Lane { rules, sink, remember, source, account, .. } = self;
         let remembered = &account.progress.remembered;
         let mut read_back = |partition: i32, columns: &[String], each: &mut dyn FnMut(_) -> Result<()>| {
-            // What is read back is what counts, so what was written must.
-            if sink.has_uncommitted(partition) {
+            if sink.is_due_before_reading(partition) {
                 sink.checkpoint(source)?;
                 account.commit(source);
             }

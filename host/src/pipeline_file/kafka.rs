@@ -128,14 +128,13 @@ impl Compression {
     }
 }
 
-/// When written rows become visible. Whichever comes first counts; rows wait for nothing when the source has no
-/// more.
+/// When written rows become visible. Whichever comes first counts.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Commit {
     /// After so many rows; 1 to 10,000,000.
     pub rows: usize,
-    /// After this time; 10 ms to 10 s.
+    /// After this time, or a tenth of it when no more rows are waiting; 10 ms to 10 s.
     pub wait: Span,
 }
 

@@ -372,11 +372,10 @@ impl KafkaSink {
         }
     }
 
-    /// Whether a checkpoint is due; rows wait for nothing when the source `is_idle`.
-    pub fn is_due(&self, is_idle: bool) -> bool {
-        self.step.as_ref().is_some_and(|step| {
-            is_idle || step.rows >= self.commit.rows || step.since.elapsed() >= self.commit.wait.0
-        })
+    /// Whether a checkpoint is due: soon when the source has no more rows waiting, for then it costs nobody's time.
+    pub fn is_due(&self, has_more: bool) -> bool {
+        let wait = if has_more { self.commit.wait.0 } else { self.commit.wait.0 / 10 };
+        self.step.as_ref().is_some_and(|step| step.rows >= self.commit.rows || step.since.elapsed() >= wait)
     }
 
     /// Makes what was written visible, together with the positions. Afterwards all of it counts; when it fails,
@@ -584,12 +583,17 @@ impl KafkaSink {
         Ok(())
     }
 
-    /// Whether rows were written to this partition that a reader of committed rows does not see yet.
-    pub fn has_uncommitted(&self, partition: i32) -> bool {
+    /// Whether a checkpoint is due before a partition is read back: rows that were written to it would not be seen,
+    /// and others would wait until it is done.
+    pub fn is_due_before_reading(&self, partition: i32) -> bool {
+        let Some(step) = &self.step else { return false };
         let is_spread = matches!(self.positions, Positions::Own(_));
-        self.step
-            .as_ref()
-            .is_some_and(|step| is_spread || step.next.keys().any(|written| written.number == partition))
+        let is_written = step.next.keys().any(|written| written.number == partition);
+        let is_long = || match self.asking.fetch_watermarks(&self.topic.name, partition, ASK) {
+            Ok((low, high)) => low < high,
+            Err(_) => true,
+        };
+        is_spread || is_written || is_long()
     }
 }
 
@@ -987,5 +991,49 @@ impl ProducerContext for Deliveries {
                 .unwrap_or_else(|poison| poison.into_inner())
                 .get_or_insert_with(|| error.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_rows::{candles, schema};
+    use super::*;
+
+    fn key_of(columns: &[&str], row: usize) -> Option<String> {
+        let batch = candles(&[(1, 2.5, Some(7)), (2, 2.5, None)]);
+        let index = |name: &&str| schema().index_of(name).unwrap();
+        let columns = columns.iter().map(|name| Values::of(batch.column(index(name)))).collect();
+        let mut key = b"before".to_vec();
+        Key { columns }.append(row, &mut key).then(|| String::from_utf8(key).unwrap())
+    }
+
+    #[test]
+    fn a_key_has_the_values_of_its_columns_or_there_is_none() {
+        assert_eq!(key_of(&["source", "symbol", "timeframe"], 0).unwrap(), "binance|BTC/USDT|1m");
+        assert_eq!(key_of(&["timestamp", "close", "closed"], 0).unwrap(), "60000|2.5|true");
+        assert_eq!(key_of(&["symbol", "revision"], 0).unwrap(), "BTC/USDT|7");
+        assert_eq!(key_of(&["symbol", "revision"], 1), None);
+        assert_eq!(key_of(&[], 0), None);
+    }
+
+    #[test]
+    fn messages_fit_the_larger_topic_and_batches_of_them_the_smaller() {
+        let target = |limit_bytes| Target { name: "t".into(), partitions: 1, limit_bytes };
+        let limits = |one, other| {
+            let mut config = ClientConfig::new();
+            set_limits(&mut config, [&target(one), &target(other)]);
+            ["message.max.bytes", "batch.size"].map(|name| config.get(name).unwrap().to_owned())
+        };
+        assert_eq!(limits(5_000, 2_000), ["5000", "2000"]);
+        assert_eq!(limits(50_000_000, 20_000_000), ["50000000", "1000000"]);
+        assert_eq!(limits(0, usize::MAX), ["1000000000", "1000"]);
+    }
+
+    #[test]
+    fn headers_weigh_what_they_hold() {
+        let headers = OwnedHeaders::new_with_capacity(2)
+            .insert(Header { key: "abc", value: Some("defgh") })
+            .insert(Header::<&str> { key: "ij", value: None });
+        assert_eq!(header_bytes(&headers), 8 + 10 + 2 + 10);
     }
 }

@@ -134,18 +134,18 @@ impl Sink {
         Ok(stored)
     }
 
-    /// Whether rows were written to this partition that [`Sink::read_back`] does not see before the next checkpoint.
-    pub fn has_uncommitted(&self, partition: i32) -> bool {
+    /// Whether a checkpoint is due before [`Sink::read_back`], which sees only what counts.
+    pub fn is_due_before_reading(&self, partition: i32) -> bool {
         match self {
-            Sink::Kafka(sink) => sink.has_uncommitted(partition),
+            Sink::Kafka(sink) => sink.is_due_before_reading(partition),
             Sink::Sqlite(_) | Sink::File(_) | Sink::Stdout(_) => false,
         }
     }
 
-    /// Whether a checkpoint is due; `is_idle` says that the source has nothing more for now.
-    pub fn is_due(&self, is_idle: bool) -> bool {
+    /// Whether a checkpoint is due; `has_more` says that the source has rows waiting.
+    pub fn is_due(&self, has_more: bool) -> bool {
         match self {
-            Sink::Kafka(sink) => sink.is_due(is_idle),
+            Sink::Kafka(sink) => sink.is_due(has_more),
             Sink::Sqlite(_) | Sink::File(_) | Sink::Stdout(_) => true,
         }
     }
