@@ -212,7 +212,9 @@ fn a_broker_that_is_killed_and_comes_back_is_waited_for() {
 
 #[test]
 fn a_sink_that_stalls_keeps_memory_flat_and_the_group_together() {
-    let own = own_broker(&[]);
+    // A broker that stops for longer is put out by its own controller, and when it is let in again it can forget to end
+    // a transaction in a partition that has no leader at that moment. Nobody but an operator can then end it.
+    let own = own_broker(&[("broker.session.timeout.ms", "60000")]);
     let pipeline = Pipeline::new(&own.kafka, 2, "");
     let sent = sent_to(&pipeline, 400_000, 2);
     let mut host = pipeline.start("a");

@@ -327,7 +327,8 @@ impl Committed<'_> {
             if self.shutdown.is_requested() || start.elapsed() > OPEN_TRANSACTION {
                 return Err(Error::Rewind(format!(
                     "a transaction of another producer is open in partition {partition} of `{topic}`, and what is \
-                     behind it cannot be read back"
+                     behind it cannot be read back; if it stays, `kafka-transactions.sh` finds it (`find-hanging`) and \
+                     ends it (`abort`)"
                 )));
             }
             if !std::mem::replace(&mut said, true) {

@@ -56,6 +56,8 @@ pub struct KafkaSource {
     /// When the lane last polled, and when it had last slept for longer than its session.
     polled: Instant,
     slept: Option<Instant>,
+    /// When this member was last refused: once in a while it has no rival, whatever was heard of the broker.
+    refused: Option<Instant>,
     brokers: String,
     start: StartAt,
     deleted: Deleted,
@@ -122,6 +124,7 @@ impl KafkaSource {
             session: config.session.0,
             polled: Instant::now(),
             slept: None,
+            refused: None,
             brokers: config.brokers.clone(),
             start: config.start,
             deleted: config.deleted,
@@ -347,6 +350,10 @@ impl KafkaSource {
     pub fn keep_alive(&mut self) -> Result<()> {
         self.note_poll();
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > self.session {
+            // A broker that says nothing for so long has lost this member too.
+            self.slept = Some(Instant::now());
+        }
         if since.elapsed() < PAUSE_AFTER {
             return Ok(());
         }
@@ -434,7 +441,9 @@ impl KafkaSource {
     fn replace_member(&mut self, code: RDKafkaErrorCode, reason: &str) -> Result<()> {
         let is_recent = |time: Instant| time.elapsed() < REFUSED_AFTER;
         let is_excused = self.slept.is_some_and(is_recent)
-            || self.consumer.context().heard.outage().is_some_and(is_recent);
+            || self.consumer.context().heard.outage().is_some_and(is_recent)
+            || !self.refused.is_some_and(is_recent);
+        self.refused = Some(Instant::now());
         if !is_excused || code != RDKafkaErrorCode::FencedInstanceId {
             return Err(fatal(code, reason));
         }
