@@ -195,6 +195,14 @@ fn default_lanes() -> usize {
 }
 
 impl Pipeline {
+    /// The consumer group: the source's, and one of its own for a source that has none.
+    pub fn group(&self) -> String {
+        match &self.source {
+            Source::Kafka(source) => source.group(&self.name),
+            Source::File(_) => default_group(&self.name),
+        }
+    }
+
     /// The topic of rejected rows; the sinks that are not in Kafka have none.
     pub fn dead_letter_topic(&self) -> Option<String> {
         match (&self.sink, &self.dead_letter) {

@@ -275,14 +275,7 @@ impl KafkaSink {
             value.clear();
             writer.append(row, &mut value);
             let has_key = key.append(row, &mut key_text);
-            let bytes = value.len() + key_text.len() + AROUND_A_MESSAGE_BYTES;
-            if bytes > self.topic.limit_bytes {
-                let detail = format!(
-                    "the row has {} bytes of JSON, and `{}` takes messages of {} bytes at most",
-                    value.len(),
-                    self.topic.name,
-                    self.topic.limit_bytes
-                );
+            if let Some(detail) = self.too_large(&value, key_text.len()) {
                 let refused = (write.refuse)(row, "too_large", detail);
                 self.send_dead_letter(&refused, source)?;
                 stored.refused.push(refused.reject.into_owned());
@@ -304,6 +297,15 @@ impl KafkaSink {
         step.rows += write.kept.num_rows() + write.rejected.len();
         step.next.insert(write.partition.clone(), write.next.clone());
         Ok(stored)
+    }
+
+    /// Why a row cannot be a message of the topic, beside a key and headers of so many bytes.
+    fn too_large(&self, value: &[u8], others_bytes: usize) -> Option<String> {
+        let Target { name, limit_bytes, .. } = &self.topic;
+        let bytes = value.len();
+        (bytes + others_bytes + AROUND_A_MESSAGE_BYTES > *limit_bytes).then(|| {
+            format!("the row has {bytes} bytes of JSON, and `{name}` takes messages of {limit_bytes} bytes at most")
+        })
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -494,12 +496,8 @@ impl KafkaSink {
 
     /// Whether all that the broker has answered so far is well.
     fn check_deliveries(&self) -> Result<()> {
-        let failure =
-            self.producer.context().failure.lock().unwrap_or_else(|poison| poison.into_inner()).take();
-        match failure {
-            Some(error) => Err(self.rewind("a row is not taken", &error)),
-            None => Ok(()),
-        }
+        let failure = self.producer.context().take_failure();
+        failure.map_or(Ok(()), |error| Err(self.rewind("a row is not taken", &error)))
     }
 
     /// After an [`Error::Rewind`]: a new producer, which ends what the one before has begun. Returns when the broker
@@ -812,8 +810,8 @@ fn set_limits(producer: &mut ClientConfig, topics: [&Target; 2]) {
 /// this lane has left open.
 fn transactional_id(pipeline: &pipeline_file::Pipeline, place: &Place<'_>) -> Option<String> {
     let name = || match pipeline.source.kafka() {
-        Some(source) => format!("{}-{}", source.group(&pipeline.name), place.member()),
-        None => default_group(&pipeline.name),
+        Some(_) => format!("{}-{}", pipeline.group(), place.member()),
+        None => pipeline.group(),
     };
     (pipeline.delivery == Delivery::ExactlyOnce).then(name)
 }
@@ -969,6 +967,12 @@ struct Deliveries {
     heard: Heard,
     /// The first message that was not taken.
     failure: Mutex<Option<KafkaError>>,
+}
+
+impl Deliveries {
+    fn take_failure(&self) -> Option<KafkaError> {
+        self.failure.lock().unwrap_or_else(|poison| poison.into_inner()).take()
+    }
 }
 
 impl ClientContext for Deliveries {

@@ -8,16 +8,14 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer};
 
-use super::{
-    AROUND_A_MESSAGE_BYTES, Config, KafkaSink, Key, RowWriter, Values, header_bytes, is_again, reason,
-};
+use super::{Config, KafkaSink, Key, RowWriter, Values, header_bytes, is_again, reason};
 use crate::batch::Partition;
 use crate::dead_letter::header;
 use crate::dead_letter::letters::{At, Outcome};
 use crate::error::{Error, Result};
 use crate::kafka::{OUTCOME, STEP};
 use crate::lane::Place;
-use crate::pipeline_file::{Pipeline, default_group};
+use crate::pipeline_file::Pipeline;
 
 /// What has become of the rows of dead letters, all of one source partition.
 pub struct Replayed<'a> {
@@ -45,12 +43,8 @@ impl KafkaSink {
         writes: bool,
         place: &Place<'_>,
     ) -> Result<KafkaSink> {
-        let group = match pipeline.source.kafka() {
-            Some(source) => source.group(&pipeline.name),
-            None => default_group(&pipeline.name),
-        };
         let config = Config { create: false, ..config.clone() };
-        let transactional_id = writes.then(|| format!("{group}-replay"));
+        let transactional_id = writes.then(|| format!("{}-replay", pipeline.group()));
         KafkaSink::open_as(&config, pipeline, schema, None, transactional_id, place)
     }
 
@@ -90,14 +84,7 @@ impl KafkaSink {
             let from_text = format!("{}/{}/{}", self.dead_letter.name, from.partition, from.offset);
             let headers = OwnedHeaders::new_with_capacity(1)
                 .insert(Header { key: header::REPLAYED_FROM, value: Some(&from_text) });
-            let bytes = value.len() + key_text.len() + AROUND_A_MESSAGE_BYTES + header_bytes(&headers);
-            if bytes > self.topic.limit_bytes {
-                let detail = format!(
-                    "the row has {} bytes of JSON, and `{}` takes messages of {} bytes at most",
-                    value.len(),
-                    self.topic.name,
-                    self.topic.limit_bytes
-                );
+            if let Some(detail) = self.too_large(&value, key_text.len() + header_bytes(&headers)) {
                 too_large.push((row, detail));
                 continue;
             }
@@ -155,8 +142,7 @@ impl KafkaSink {
     }
 
     fn check_taken(&self) -> Result<()> {
-        let failure =
-            self.producer.context().failure.lock().unwrap_or_else(|poison| poison.into_inner()).take();
+        let failure = self.producer.context().take_failure();
         failure.map_or(Ok(()), |error| Err(self.ended("a row is not taken", &error)))
     }
 
