@@ -39,7 +39,7 @@ impl Topic {
     pub fn open(loaded: &Loaded, sink: &KafkaSink, patience: &Patience) -> Result<Topic> {
         let pipeline = &loaded.pipeline;
         let connection = sink.connection(pipeline.source.kafka());
-        let name = pipeline.dead_letter_topic().unwrap_or_else(|| sink.default_dead_letter());
+        let name = sink.dead_letter_topic(pipeline);
         let cluster = Cluster::reach(connection, &name, &loaded.folder, patience)?;
         let partitions = cluster.partitions(&name)?.ok_or_else(|| {
             Error::Surroundings(format!(

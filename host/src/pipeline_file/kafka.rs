@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::Span;
+use super::{DeadLetter, Pipeline, Span};
 
 /// Topics of Kafka or Redpanda, shared with the other members of a consumer group.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -299,6 +299,14 @@ impl KafkaSink {
     /// The topic of rejected rows unless the pipeline file says it: on the same brokers.
     pub fn default_dead_letter(&self) -> String {
         format!("{}-rejected", self.topic)
+    }
+
+    /// The topic of rejected rows of the pipeline whose sink this is.
+    pub fn dead_letter_topic(&self, pipeline: &Pipeline) -> String {
+        match &pipeline.dead_letter {
+            Some(DeadLetter::Kafka(dead_letter)) => dead_letter.topic.clone(),
+            _ => self.default_dead_letter(),
+        }
     }
 
     /// How to reach the sink: as the source unless it has brokers of its own.

@@ -202,15 +202,6 @@ impl Pipeline {
             Source::File(_) => default_group(&self.name),
         }
     }
-
-    /// The topic of rejected rows; the sinks that are not in Kafka have none.
-    pub fn dead_letter_topic(&self) -> Option<String> {
-        match (&self.sink, &self.dead_letter) {
-            (Sink::Kafka(_), Some(DeadLetter::Kafka(dead_letter))) => Some(dead_letter.topic.clone()),
-            (Sink::Kafka(sink), None) => Some(sink.default_dead_letter()),
-            _ => None,
-        }
-    }
 }
 
 /// What a `kafka` sink promises.

@@ -7,7 +7,10 @@
 //! Whatever fails in between is undone as a whole: [`KafkaSink::recover`] makes a new producer, which ends what its
 //! predecessor has begun, and the lane goes back to the committed offsets.
 
+mod message;
+mod read_back;
 pub mod replay;
+mod topics;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -15,31 +18,26 @@ use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use futures_executor::block_on;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
-use sha2::{Digest, Sha256};
 
-use super::json::{RowWriter, append_integer};
-use super::values::{READ_BACK_ROWS, Value, Values, window_start};
+use self::message::{Key, key_columns};
+use self::read_back::ReadBack;
+use self::topics::{Target, Topics, limit_bytes, set_limits};
+use super::json::RowWriter;
 use super::{Stored, Write};
-use crate::batch::{Kind, Partition, Payload, Position, RawBatch, RawRow, hex, json_name};
-use crate::dead_letter::{DeadLetter, header};
-use crate::decode::Decoder;
+use crate::batch::{Partition, Position};
+use crate::dead_letter::DeadLetter;
 use crate::error::{Error, Result};
 use crate::kafka::{
     ASK, Asking, Cluster, Committed, Heard, OUTCOME, Patience, STEP, client_config, reader_config, refused,
 };
 use crate::lane::Place;
 use crate::pipeline_file::{
-    self, Column, Columns, Commit, Connection, Decode, Delivery, Format, KafkaSink as Config, Remember,
-    default_group,
+    self, Commit, Connection, Delivery, KafkaSink as Config, Remember, default_group,
 };
 use crate::shutdown::Shutdown;
 use crate::source::Source;
@@ -54,15 +52,6 @@ const LAST_CHECKPOINT: Duration = Duration::from_secs(10);
 /// Rows on their way to the broker, for a lane: two batches.
 const ON_THE_WAY_KIB: &str = "32768";
 
-/// What a message weighs beside its key and value, in a batch of one: headers of record and batch, rounded up.
-const AROUND_A_MESSAGE_BYTES: usize = 256;
-
-/// The broker's limit of a message, where it does not say.
-const MESSAGE_BYTES: usize = 1_000_000;
-
-/// How many offsets from the end the newest message time is looked for.
-const NEWEST_AMONG: i64 = 1000;
-
 /// Between the fingerprint and the name of a file, in the metadata of the offset that is its position.
 const SEPARATOR: char = ' ';
 
@@ -70,7 +59,7 @@ const SEPARATOR: char = ' ';
 pub struct KafkaSink {
     producer: BaseProducer<Deliveries>,
     /// Reaches the brokers.
-    connection: ClientConfig,
+    client: ClientConfig,
     /// Makes a producer.
     config: ClientConfig,
     /// Makes a consumer that reads back.
@@ -90,14 +79,6 @@ pub struct KafkaSink {
     step: Option<Step>,
     positions: Positions,
     shutdown: Shutdown,
-}
-
-/// A topic to write to.
-struct Target {
-    name: String,
-    partitions: i32,
-    /// What a message may weigh.
-    limit_bytes: usize,
 }
 
 /// Rows since the last checkpoint.
@@ -139,10 +120,10 @@ impl KafkaSink {
     ) -> Result<KafkaSink> {
         let connection = config.connection(pipeline.source.kafka());
         let cluster = Cluster::reach(connection, &config.topic, place.folder, &place.patience)?;
-        let dead_letter_name = pipeline.dead_letter_topic().unwrap_or_else(|| config.default_dead_letter());
-        let topics = Topics { cluster: &cluster, connection, config, partitions, place };
+        let client = client_config(connection, place.folder);
+        let topics = Topics { cluster: &cluster, connection, client: &client, config, partitions, place };
         let topic = topics.target(&config.topic, "sink.kafka.topic")?;
-        let dead_letter = topics.target(&dead_letter_name, "dead_letter.kafka.topic")?;
+        let dead_letter = topics.target(&config.dead_letter_topic(pipeline), "dead_letter.kafka.topic")?;
         if let Some(count) = partitions.filter(|count| *count > topic.partitions) {
             return Err(Error::Surroundings(format!(
                 "the topic `{}` (`sink.kafka.topic`) has {} partitions and the source's has {count}; rows go to the \
@@ -151,7 +132,7 @@ impl KafkaSink {
             )));
         }
         let is_transactional = transactional_id.is_some();
-        let mut producer_config = producer_config(config, connection, transactional_id, place);
+        let mut producer_config = producer_config(client.clone(), config, connection, transactional_id);
         set_limits(&mut producer_config, [&topic, &dead_letter]);
         let reader =
             reader_config(connection, place.folder, &format!("{}-read-back", default_group(&pipeline.name)));
@@ -164,7 +145,7 @@ impl KafkaSink {
                 Positions::Own(Box::new(consumer.map_err(|error| refused(connection, &error))?))
             }
         };
-        let asking = client_config(connection, place.folder)
+        let asking = (client.clone())
             .set("isolation.level", "read_uncommitted")
             .create_with_context(Asking::default())
             .map_err(|error| refused(connection, &error))?;
@@ -173,7 +154,7 @@ impl KafkaSink {
             .map_err(|error| refused(connection, &error))?;
         let mut sink = KafkaSink {
             producer,
-            connection: client_config(connection, place.folder),
+            client,
             config: producer_config,
             reader,
             reading: None,
@@ -264,18 +245,21 @@ impl KafkaSink {
 
     /// Hands rows and dead letters to the producer. They count from the next checkpoint on.
     pub fn write(&mut self, write: &Write<'_>, source: &mut Source) -> Result<Stored> {
-        self.begin()?;
+        if self.step.is_none() && self.is_transactional {
+            self.producer
+                .begin_transaction()
+                .map_err(|error| self.rewind("cannot begin a transaction", &error))?;
+        }
         let mut stored = Stored::default();
         let partition = self.output_partition(write.partition)?;
         let writer = RowWriter::new(write.kept);
-        let key =
-            Key { columns: self.key.iter().map(|&index| Values::of(write.kept.column(index))).collect() };
+        let key = Key::new(&self.key, write.kept);
         let (mut value, mut key_text) = (Vec::with_capacity(512), Vec::with_capacity(64));
         for row in 0..write.kept.num_rows() {
             value.clear();
             writer.append(row, &mut value);
             let has_key = key.append(row, &mut key_text);
-            if let Some(detail) = self.too_large(&value, key_text.len()) {
+            if let Some(detail) = self.topic.too_large(&value, key_text.len()) {
                 let refused = (write.refuse)(row, "too_large", detail);
                 self.send_dead_letter(&refused, source)?;
                 stored.refused.push(refused.reject.into_owned());
@@ -299,27 +283,6 @@ impl KafkaSink {
         Ok(stored)
     }
 
-    /// Why a row cannot be a message of the topic, beside a key and headers of so many bytes.
-    fn too_large(&self, value: &[u8], others_bytes: usize) -> Option<String> {
-        let Target { name, limit_bytes, .. } = &self.topic;
-        let bytes = value.len();
-        (bytes + others_bytes + AROUND_A_MESSAGE_BYTES > *limit_bytes).then(|| {
-            format!("the row has {bytes} bytes of JSON, and `{name}` takes messages of {limit_bytes} bytes at most")
-        })
-    }
-
-    fn begin(&mut self) -> Result<()> {
-        if self.step.is_none() {
-            if self.is_transactional {
-                self.producer
-                    .begin_transaction()
-                    .map_err(|error| self.rewind("cannot begin a transaction", &error))?;
-            }
-            self.step = Some(Step::new());
-        }
-        Ok(())
-    }
-
     /// The partition for rows of `partition`: the one of the same number; by their keys for a source that has one
     /// partition only.
     fn output_partition(&self, partition: &Partition) -> Result<Option<i32>> {
@@ -334,23 +297,7 @@ impl KafkaSink {
     }
 
     fn send_dead_letter(&self, dead_letter: &DeadLetter<'_>, source: &mut Source) -> Result<()> {
-        let payload = &*dead_letter.payload;
-        let headers = headers(dead_letter);
-        let around = AROUND_A_MESSAGE_BYTES + header_bytes(&headers);
-        let room = self.dead_letter.limit_bytes.saturating_sub(around);
-        let is_cut = payload.len() > room;
-        let (mut shown, mut headers) = (payload, headers);
-        if is_cut || dead_letter.whole_bytes > payload.len() as u64 {
-            let bytes = dead_letter.whole_bytes.to_string();
-            headers = headers.insert(Header { key: header::PAYLOAD_BYTES, value: Some(&bytes) });
-        }
-        if is_cut {
-            if dead_letter.whole_bytes == payload.len() as u64 {
-                headers =
-                    headers.insert(Header { key: header::PAYLOAD_SHA256, value: Some(&sha256(payload)) });
-            }
-            shown = &payload[..room.saturating_sub(AROUND_A_MESSAGE_BYTES)];
-        }
+        let (shown, headers) = message::dead_letter(dead_letter, self.dead_letter.limit_bytes);
         let partition = dead_letter.partition.rem_euclid(self.dead_letter.partitions);
         let record = BaseRecord::<[u8], [u8]>::to(&self.dead_letter.name)
             .partition(partition)
@@ -506,7 +453,7 @@ impl KafkaSink {
         self.step = None;
         // What a topic takes can have become less.
         for target in [&mut self.topic, &mut self.dead_letter] {
-            target.limit_bytes = limit_bytes(&self.connection, &target.name).unwrap_or(target.limit_bytes);
+            target.limit_bytes = limit_bytes(&self.client, &target.name).unwrap_or(target.limit_bytes);
         }
         set_limits(&mut self.config, [&self.topic, &self.dead_letter]);
         let again = |what: &str, error: &KafkaError| Error::Rewind(format!("{what}: {}", reason(error)));
@@ -601,211 +548,6 @@ impl Step {
     }
 }
 
-/// Reads the end of a partition of the topic.
-struct ReadBack<'a> {
-    sink: &'a KafkaSink,
-    partition: i32,
-    consumer: &'a BaseConsumer<Asking>,
-    decoder: Decoder,
-}
-
-impl<'a> ReadBack<'a> {
-    fn new(
-        sink: &'a KafkaSink,
-        partition: i32,
-        consumer: &'a BaseConsumer<Asking>,
-        columns: &[String],
-    ) -> Result<ReadBack<'a>> {
-        let columns = super::values::project(&sink.schema, columns)?
-            .fields()
-            .iter()
-            .map(|field| Column {
-                name: field.name().clone(),
-                kind: Kind::of(field.data_type()),
-                from: match json_name(field.name()) {
-                    name if name == field.name() => Vec::new(),
-                    name => vec![name.into()],
-                },
-            })
-            .collect();
-        let decode = Decode { format: Format::Json, columns: Columns::List(columns), ..Decode::default() };
-        Ok(ReadBack { sink, partition, consumer, decoder: Decoder::new(&decode)? })
-    }
-
-    fn run(&mut self, remember: &Remember, each: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<()> {
-        let (low, end) = self.sink.committed(self.consumer, self.partition).settled()?;
-        let rows = i64::try_from(remember.rows).unwrap_or(i64::MAX);
-        let mut start = low.max(end.saturating_sub(rows));
-        if let Some(window) = remember.window {
-            start = start.max(self.first_within(window.0, low, end)?);
-        }
-        let mut gathered = Gathered::default();
-        let mut not_rows = 0;
-        if start < end {
-            let ReadBack { sink, partition, consumer, decoder } = self;
-            sink.committed(consumer, *partition).read(start, i64::MAX, &mut |message| {
-                gathered.push(message);
-                if gathered.rows.len() < READ_BACK_ROWS {
-                    return Ok(());
-                }
-                not_rows += gathered.hand_over(decoder, each)?;
-                Ok(())
-            })?;
-            not_rows += gathered.hand_over(decoder, each)?;
-        }
-        if not_rows > 0 {
-            let (topic, partition) = (&self.sink.topic.name, self.partition);
-            tracing::warn!(%topic, partition, "{not_rows} messages are no rows of this pipeline, and are not remembered");
-        }
-        Ok(())
-    }
-
-    /// The first offset whose message time is within `window` of the newest.
-    fn first_within(&mut self, window: Duration, low: i64, end: i64) -> Result<i64> {
-        let mut newest = None;
-        let start = low.max(end - NEWEST_AMONG);
-        if start < end {
-            self.sink.committed(self.consumer, self.partition).read(start, i64::MAX, &mut |message| {
-                newest = newest.max(message.timestamp().to_millis());
-                Ok(())
-            })?;
-        }
-        let Some(newest) = newest else { return Ok(end) };
-        let cannot = |error: KafkaError| self.sink.rewind("cannot ask for a time", &error);
-        let topic = &self.sink.topic.name;
-        let mut asked = TopicPartitionList::new();
-        let since = Offset::Offset(window_start(newest, window));
-        asked.add_partition_offset(topic, self.partition, since).map_err(cannot)?;
-        let found = self.consumer.offsets_for_times(asked, 2 * ASK).map_err(cannot)?;
-        let element = found.find_partition(topic, self.partition);
-        Ok(element.and_then(|element| element.offset().to_raw()).filter(|offset| *offset >= 0).unwrap_or(end))
-    }
-}
-
-/// Rows that are read back, as far as they are not handed over.
-#[derive(Default)]
-struct Gathered {
-    bytes: Vec<u8>,
-    rows: Vec<RawRow>,
-}
-
-impl Gathered {
-    fn push(&mut self, message: &BorrowedMessage<'_>) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(message.payload().unwrap_or_default());
-        let offset = u64::try_from(message.offset()).unwrap_or(0);
-        self.rows.push(RawRow { offset, start, end: self.bytes.len(), cut_from: None });
-    }
-
-    /// Shows the rows; says how many are none.
-    fn hand_over(
-        &mut self,
-        decoder: &mut Decoder,
-        each: &mut dyn FnMut(RecordBatch) -> Result<()>,
-    ) -> Result<usize> {
-        let (bytes, rows) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.rows));
-        if rows.is_empty() {
-            return Ok(0);
-        }
-        let raw = RawBatch {
-            partition: Partition { topic: "".into(), number: 0 },
-            payload: Payload::Rows { bytes, rows },
-            next: Position::default(),
-        };
-        let decoded = decoder.decode(&raw, &"".into());
-        each(decoded.batch.columns)?;
-        Ok(decoded.rejects.len())
-    }
-}
-
-/// The topics of a sink, while it is opened.
-struct Topics<'a> {
-    cluster: &'a Cluster,
-    connection: Connection<'a>,
-    config: &'a Config,
-    /// How many a topic gets that is made.
-    partitions: Option<i32>,
-    place: &'a Place<'a>,
-}
-
-impl Topics<'_> {
-    /// A topic that exists, or is made when the pipeline file allows it.
-    fn target(&self, name: &str, setting: &str) -> Result<Target> {
-        let partitions = match self.cluster.partitions(name)? {
-            Some(count) => count,
-            None if self.config.create => self.create(name)?,
-            None => {
-                let key = setting.rsplit('.').next().unwrap_or(setting);
-                self.cluster.partitions_of_existing(name, key, &self.place.patience).map_err(|error| {
-                    match error {
-                        Error::Surroundings(_) => Error::Surroundings(format!(
-                            "the topic `{name}` (`{setting}`) does not exist at `{}`; make it, or set \
-                         `sink.kafka.create: true`",
-                            self.connection.brokers
-                        )),
-                        other => other,
-                    }
-                })?
-            }
-        };
-        let connection = client_config(self.connection, self.place.folder);
-        // The usual one when the user may not ask.
-        let limit_bytes = limit_bytes(&connection, name).unwrap_or(MESSAGE_BYTES);
-        Ok(Target { name: name.into(), partitions, limit_bytes })
-    }
-
-    fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
-        client_config(self.connection, self.place.folder)
-            .create()
-            .map_err(|error| refused(self.connection, &error))
-    }
-
-    /// Makes a topic with as many partitions as the source's, and as many replicas as the broker likes.
-    fn create(&self, name: &str) -> Result<i32> {
-        let cannot = |reason: String| {
-            Error::Surroundings(format!(
-                "cannot make the topic `{name}` at `{}` (`sink.kafka.create`): {reason}",
-                self.connection.brokers
-            ))
-        };
-        let partitions = self.partitions.unwrap_or(1);
-        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
-        let options = AdminOptions::new().operation_timeout(Some(2 * ASK)).request_timeout(Some(2 * ASK));
-        let answers = block_on(self.admin()?.create_topics([&topic], &options));
-        match answers.map_err(|error| cannot(error.to_string()))?.pop() {
-            // Another host of the group was faster.
-            Some(Ok(_)) | Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {}
-            Some(Err((_, code))) => return Err(cannot(code.to_string())),
-            None => return Err(cannot("the broker says nothing".into())),
-        }
-        tracing::info!(topic = name, partitions, "made a topic");
-        let start = Instant::now();
-        loop {
-            match self.cluster.partitions(name)? {
-                Some(count) => return Ok(count),
-                None if start.elapsed() < 2 * ASK => std::thread::sleep(Duration::from_millis(50)),
-                None => return Err(cannot("the broker does not know it although it was made".into())),
-            }
-        }
-    }
-}
-
-/// The largest message of a topic, if the brokers say so.
-fn limit_bytes(connection: &ClientConfig, topic: &str) -> Option<usize> {
-    let admin: AdminClient<DefaultClientContext> = connection.create().ok()?;
-    let options = AdminOptions::new().request_timeout(Some(ASK));
-    let answers = block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options)).ok()?;
-    let answer = answers.into_iter().next()?.ok()?;
-    answer.get("max.message.bytes")?.value.as_ref()?.parse().ok()
-}
-
-/// Messages and batches of them that both topics take.
-fn set_limits(producer: &mut ClientConfig, topics: [&Target; 2]) {
-    let limits = topics.map(|topic| topic.limit_bytes.clamp(1_000, 1_000_000_000));
-    producer.set("message.max.bytes", limits[0].max(limits[1]).to_string());
-    producer.set("batch.size", limits[0].min(limits[1]).min(MESSAGE_BYTES).to_string());
-}
-
 /// The name of a lane's transactions, when it has any. It is the same after a restart: the broker then ends what
 /// this lane has left open.
 fn transactional_id(pipeline: &pipeline_file::Pipeline, place: &Place<'_>) -> Option<String> {
@@ -816,14 +558,13 @@ fn transactional_id(pipeline: &pipeline_file::Pipeline, place: &Place<'_>) -> Op
     (pipeline.delivery == Delivery::ExactlyOnce).then(name)
 }
 
-/// The settings of a lane's producer.
+/// The settings of a lane's producer: those of a client, and its own.
 fn producer_config(
+    mut producer: ClientConfig,
     config: &Config,
     connection: Connection<'_>,
     transactional_id: Option<String>,
-    place: &Place<'_>,
 ) -> ClientConfig {
-    let mut producer = client_config(connection, place.folder);
     producer
         .set("enable.idempotence", "true")
         .set("acks", "all")
@@ -849,85 +590,6 @@ fn producer_config(
     producer.set("queue.buffering.max.messages", "0");
     producer.set_log_level(RDKafkaLogLevel::Warning);
     producer
-}
-
-/// The indexes of the columns that make a key.
-fn key_columns(config: &Config, schema: &SchemaRef) -> Result<Vec<usize>> {
-    const SERIES: [&str; 3] = ["source", "symbol", "timeframe"];
-    match &config.key {
-        None => Ok(SERIES.iter().filter_map(|name| schema.index_of(name).ok()).collect()),
-        Some(names) => {
-            let index = |name: &String| {
-                schema.index_of(name).map_err(|_| {
-                    let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-                    Error::Files(format!(
-                        "`sink.kafka.key` has `{name}`, which is no column of this pipeline; the columns are `{}`",
-                        known.join("`, `")
-                    ))
-                })
-            };
-            names.iter().map(index).collect()
-        }
-    }
-}
-
-/// The columns of a message's key.
-struct Key<'a> {
-    columns: Vec<Values<'a>>,
-}
-
-impl Key<'_> {
-    /// The key of a row, in the place of what `key` holds; says `false` when the row lacks a part of it.
-    fn append(&self, row: usize, key: &mut Vec<u8>) -> bool {
-        key.clear();
-        for (index, column) in self.columns.iter().enumerate() {
-            if index > 0 {
-                key.push(b'|');
-            }
-            match column.at(row) {
-                Value::Null => {
-                    key.clear();
-                    return false;
-                }
-                Value::Text(text) => key.extend_from_slice(text.as_bytes()),
-                Value::Integer(number) | Value::Timestamp(number) => append_integer(number, key),
-                Value::Float(number) => key.extend_from_slice(number.to_string().as_bytes()),
-                Value::Boolean(value) => key.extend_from_slice(value.to_string().as_bytes()),
-            }
-        }
-        !self.columns.is_empty()
-    }
-}
-
-/// What stands beside the bytes of a dead letter.
-fn headers(dead_letter: &DeadLetter<'_>) -> OwnedHeaders {
-    let reject = &dead_letter.reject;
-    let numbers = [
-        (header::SOURCE_PARTITION, dead_letter.partition.to_string()),
-        (header::SOURCE_OFFSET, dead_letter.offset.to_string()),
-        (header::REJECTED_AT, dead_letter.rejected_at_ms.to_string()),
-    ];
-    let texts = [
-        (header::PIPELINE, dead_letter.pipeline),
-        (header::RULE, &reject.rule),
-        (header::RULE_VERSION, &reject.version),
-        (header::REASON, &reject.reason),
-        (header::DETAIL, &reject.detail),
-        (header::SOURCE_TOPIC, dead_letter.topic),
-    ];
-    let all = texts.into_iter().chain(numbers.iter().map(|(key, value)| (*key, value.as_str())));
-    all.fold(OwnedHeaders::new_with_capacity(12), |headers, (key, value)| {
-        headers.insert(Header { key, value: Some(value) })
-    })
-}
-
-/// What headers weigh.
-fn header_bytes(headers: &OwnedHeaders) -> usize {
-    headers.iter().map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len) + 10).sum()
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
 }
 
 /// Whether the same question may be asked again.
@@ -995,49 +657,5 @@ impl ProducerContext for Deliveries {
                 .unwrap_or_else(|poison| poison.into_inner())
                 .get_or_insert_with(|| error.clone());
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::test_rows::{candles, schema};
-    use super::*;
-
-    fn key_of(columns: &[&str], row: usize) -> Option<String> {
-        let batch = candles(&[(1, 2.5, Some(7)), (2, 2.5, None)]);
-        let index = |name: &&str| schema().index_of(name).unwrap();
-        let columns = columns.iter().map(|name| Values::of(batch.column(index(name)))).collect();
-        let mut key = b"before".to_vec();
-        Key { columns }.append(row, &mut key).then(|| String::from_utf8(key).unwrap())
-    }
-
-    #[test]
-    fn a_key_has_the_values_of_its_columns_or_there_is_none() {
-        assert_eq!(key_of(&["source", "symbol", "timeframe"], 0).unwrap(), "binance|BTC/USDT|1m");
-        assert_eq!(key_of(&["timestamp", "close", "closed"], 0).unwrap(), "60000|2.5|true");
-        assert_eq!(key_of(&["symbol", "revision"], 0).unwrap(), "BTC/USDT|7");
-        assert_eq!(key_of(&["symbol", "revision"], 1), None);
-        assert_eq!(key_of(&[], 0), None);
-    }
-
-    #[test]
-    fn messages_fit_the_larger_topic_and_batches_of_them_the_smaller() {
-        let target = |limit_bytes| Target { name: "t".into(), partitions: 1, limit_bytes };
-        let limits = |one, other| {
-            let mut config = ClientConfig::new();
-            set_limits(&mut config, [&target(one), &target(other)]);
-            ["message.max.bytes", "batch.size"].map(|name| config.get(name).unwrap().to_owned())
-        };
-        assert_eq!(limits(5_000, 2_000), ["5000", "2000"]);
-        assert_eq!(limits(50_000_000, 20_000_000), ["50000000", "1000000"]);
-        assert_eq!(limits(0, usize::MAX), ["1000000000", "1000"]);
-    }
-
-    #[test]
-    fn headers_weigh_what_they_hold() {
-        let headers = OwnedHeaders::new_with_capacity(2)
-            .insert(Header { key: "abc", value: Some("defgh") })
-            .insert(Header::<&str> { key: "ij", value: None });
-        assert_eq!(header_bytes(&headers), 8 + 10 + 2 + 10);
     }
 }

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
+use super::{CUT_BYTES, Limits};
 use crate::batch::{Partition, Payload, Position, RawBatch, RawRow};
 use crate::error::{Error, Result};
 use crate::pipeline_file::{BatchLimits, Decode, Format};
@@ -22,9 +23,6 @@ const BLOCK_BYTES: usize = 256 << 10;
 
 /// Blocks that the thread of a pipe reads ahead: 4 MiB, one batch.
 const BLOCKS_AHEAD: usize = 16;
-
-/// What is kept of a row that is too long: enough for a person to see what it was.
-const CUT_BYTES: usize = 64 << 10;
 
 /// What is read of each row for the fingerprint: a whole candle, and not all of a hostile file.
 const FINGERPRINT_ROW_BYTES: usize = 64 << 10;
@@ -39,15 +37,6 @@ pub struct FileSource {
     input: Input,
 }
 
-/// What bounds a batch and a row.
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    rows: usize,
-    bytes: usize,
-    row_bytes: u64,
-    wait: Duration,
-}
-
 enum Input {
     Lines(Box<Lines>),
     Parquet(Box<ParquetFile>),
@@ -55,13 +44,7 @@ enum Input {
 
 impl FileSource {
     /// Opens the file `path`, which is relative to `folder`; `-` is standard input.
-    pub fn open(path: &str, decode: &Decode, limits: &BatchLimits, folder: &Path) -> Result<FileSource> {
-        let limits = Limits {
-            rows: limits.rows.max(1),
-            bytes: usize::try_from(limits.bytes.0).unwrap_or(usize::MAX),
-            row_bytes: decode.row.0,
-            wait: limits.wait.0,
-        };
+    pub fn open(path: &str, decode: &Decode, batch: &BatchLimits, folder: &Path) -> Result<FileSource> {
         let place = Place::find(path, folder)?;
         let name = place.name(path);
         let input = match decode.format {
@@ -75,7 +58,7 @@ impl FileSource {
         Ok(FileSource {
             partition: Partition { topic: path.into(), number: 0 },
             name,
-            limits,
+            limits: Limits::new(batch, decode),
             format: decode.format,
             next: Position::default(),
             input,

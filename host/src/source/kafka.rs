@@ -17,15 +17,12 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use super::{Next, Start};
+use super::{CUT_BYTES, Limits, Next, Start};
 use crate::batch::{Partition, Payload, Position, RawBatch, RawRow};
 use crate::error::{Error, Result};
 use crate::kafka::{ASK, Cluster, Heard, client_config, list, partitions, refused};
 use crate::lane::Place;
-use crate::pipeline_file::{BatchLimits, Connection, Deleted, Pipeline, Sink, Start as StartAt};
-
-/// What is kept of a row that is longer than `decode.row`: enough for a person to see what it was.
-const CUT_BYTES: usize = 64 << 10;
+use crate::pipeline_file::{Deleted, KafkaSource as Config, Pipeline, Sink, Start as StartAt};
 
 /// Messages that librdkafka fetches ahead for a lane: a second of work at 80,000 rows a second.
 const FETCHED_AHEAD_KIB: &str = "16384";
@@ -74,15 +71,6 @@ pub struct KafkaSource {
     opened: Instant,
 }
 
-/// What bounds a batch and a row.
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    rows: usize,
-    bytes: usize,
-    row_bytes: usize,
-    wait: Duration,
-}
-
 /// A partition of this lane.
 struct Assigned {
     partition: Partition,
@@ -100,8 +88,7 @@ struct Assigned {
 
 impl KafkaSource {
     /// Reaches the brokers and joins the group.
-    pub fn open(pipeline: &Pipeline, limits: &BatchLimits, place: &Place<'_>) -> Result<KafkaSource> {
-        let Some(config) = pipeline.source.kafka() else { unreachable!("the caller has matched the source") };
+    pub fn open(config: &Config, pipeline: &Pipeline, place: &Place<'_>) -> Result<KafkaSource> {
         let connection = config.connection();
         let topics = &config.topic.0;
         let cluster = Cluster::reach(
@@ -115,7 +102,7 @@ impl KafkaSource {
             let count = cluster.partitions_of_existing(topic, "topic", &place.patience)?;
             partition_count = partition_count.max(count);
         }
-        let member = member_config(pipeline, connection, place);
+        let member = member_config(config, pipeline, place);
         let consumer = join(&member, topics).map_err(|error| refused(connection, &error))?;
         Ok(KafkaSource {
             consumer,
@@ -128,12 +115,7 @@ impl KafkaSource {
             brokers: config.brokers.clone(),
             start: config.start,
             deleted: config.deleted,
-            limits: Limits {
-                rows: limits.rows.max(1),
-                bytes: usize::try_from(limits.bytes.0).unwrap_or(usize::MAX),
-                row_bytes: usize::try_from(pipeline.decode.row.0).unwrap_or(usize::MAX),
-                wait: limits.wait.0,
-            },
+            limits: Limits::new(&pipeline.batch, &pipeline.decode),
             partition_count,
             assigned: Vec::new(),
             last: 0,
@@ -668,7 +650,7 @@ impl Assigned {
     /// Takes a row; says whether the batch is full.
     fn push(&mut self, message: &BorrowedMessage<'_>, limits: &Limits) -> bool {
         let payload = message.payload().unwrap_or_default();
-        let cut_from = (payload.len() > limits.row_bytes).then_some(payload.len() as u64);
+        let cut_from = (payload.len() as u64 > limits.row_bytes).then_some(payload.len() as u64);
         let kept = if cut_from.is_some() { &payload[..payload.len().min(CUT_BYTES)] } else { payload };
         let start = self.bytes.len();
         self.bytes.extend_from_slice(kept);
@@ -742,12 +724,11 @@ fn join(config: &ClientConfig, topics: &[String]) -> KafkaResult<BaseConsumer<Me
 }
 
 /// The settings of a lane's consumer.
-fn member_config(pipeline: &Pipeline, connection: Connection<'_>, place: &Place<'_>) -> ClientConfig {
-    let Some(source) = pipeline.source.kafka() else { unreachable!("the caller has matched the source") };
+fn member_config(source: &Config, pipeline: &Pipeline, place: &Place<'_>) -> ClientConfig {
     let session_ms = source.session.0.as_millis();
     // librdkafka refuses a session that is longer than the time between two polls.
     let poll_ms = session_ms.max(300_000);
-    let mut config = client_config(connection, place.folder);
+    let mut config = client_config(source.connection(), place.folder);
     let group_keeps_positions = matches!(pipeline.sink, Sink::Kafka(_));
     config
         .set("group.id", source.group(&pipeline.name))

@@ -3,12 +3,37 @@
 pub mod file;
 mod kafka;
 
+use std::time::Duration;
+
 use crate::batch::{Partition, Position, RawBatch};
 use crate::error::{Error, Result};
 use crate::lane::Place;
-use crate::pipeline_file::{self, Pipeline};
+use crate::pipeline_file::{self, BatchLimits, Decode, Pipeline};
 use file::FileSource;
 use kafka::KafkaSource;
+
+/// What is kept of a row that is longer than `decode.row`: enough for a person to see what it was.
+const CUT_BYTES: usize = 64 << 10;
+
+/// What bounds a batch and a row.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    rows: usize,
+    bytes: usize,
+    row_bytes: u64,
+    wait: Duration,
+}
+
+impl Limits {
+    fn new(batch: &BatchLimits, decode: &Decode) -> Limits {
+        Limits {
+            rows: batch.rows.max(1),
+            bytes: usize::try_from(batch.bytes.0).unwrap_or(usize::MAX),
+            row_bytes: decode.row.0,
+            wait: batch.wait.0,
+        }
+    }
+}
 
 /// A source of rows.
 pub enum Source {
@@ -53,14 +78,13 @@ pub struct Start {
 impl Source {
     /// Opens the source without reading rows.
     pub fn open(pipeline: &Pipeline, place: &Place<'_>) -> Result<Source> {
-        let Pipeline { source, decode, batch, .. } = pipeline;
-        match source {
+        match &pipeline.source {
             pipeline_file::Source::File(config) => {
-                let file = FileSource::open(&config.path, decode, batch, place.folder)?;
+                let file = FileSource::open(&config.path, &pipeline.decode, &pipeline.batch, place.folder)?;
                 Ok(Source::File { file: Box::new(file), is_assigned: false })
             }
-            pipeline_file::Source::Kafka(_) => {
-                KafkaSource::open(pipeline, batch, place).map(|kafka| Source::Kafka(Box::new(kafka)))
+            pipeline_file::Source::Kafka(config) => {
+                KafkaSource::open(config, pipeline, place).map(|kafka| Source::Kafka(Box::new(kafka)))
             }
         }
     }

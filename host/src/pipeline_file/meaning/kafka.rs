@@ -263,9 +263,8 @@ impl Check<'_> {
     /// No topic may be two of source, sink and dead letter.
     fn different_topics(&mut self) {
         let pipeline = &self.loaded.pipeline;
-        let (Some(sink), Some(dead_letter)) = (pipeline.sink.kafka(), pipeline.dead_letter_topic()) else {
-            return;
-        };
+        let Some(sink) = pipeline.sink.kafka() else { return };
+        let dead_letter = sink.dead_letter_topic(pipeline);
         let is_read = |topic: &str| {
             pipeline.source.kafka().is_some_and(|source| {
                 is_one_cluster(source, sink) && source.topic.0.iter().any(|read| read == topic)
@@ -277,7 +276,7 @@ impl Check<'_> {
             self.add(&path, message);
         }
         let path = if pipeline.dead_letter.is_some() { ["dead_letter", "kafka", "topic"] } else { path };
-        if *dead_letter == sink.topic {
+        if dead_letter == sink.topic {
             self.add(&path, format!("the dead letter's topic `{dead_letter}` is the sink's own"));
         } else if is_read(&dead_letter) {
             let message = format!(

@@ -8,7 +8,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer};
 
-use super::{Config, KafkaSink, Key, RowWriter, Values, header_bytes, is_again, reason};
+use super::message::{Key, header_bytes};
+use super::{Config, KafkaSink, RowWriter, is_again, reason};
 use crate::batch::Partition;
 use crate::dead_letter::header;
 use crate::dead_letter::letters::{At, Outcome};
@@ -73,8 +74,7 @@ impl KafkaSink {
     fn send_batch(&self, batch: &Replayed<'_>, writes: bool) -> Result<Vec<(usize, String)>> {
         let partition = self.output_partition(batch.partition)?;
         let writer = RowWriter::new(batch.kept);
-        let columns = self.key.iter().map(|&index| Values::of(batch.kept.column(index)));
-        let key = Key { columns: columns.collect() };
+        let key = Key::new(&self.key, batch.kept);
         let (mut value, mut key_text) = (Vec::with_capacity(512), Vec::with_capacity(64));
         let mut too_large = Vec::new();
         for (row, from) in batch.kept_from.iter().enumerate() {
@@ -84,7 +84,7 @@ impl KafkaSink {
             let from_text = format!("{}/{}/{}", self.dead_letter.name, from.partition, from.offset);
             let headers = OwnedHeaders::new_with_capacity(1)
                 .insert(Header { key: header::REPLAYED_FROM, value: Some(&from_text) });
-            if let Some(detail) = self.too_large(&value, key_text.len() + header_bytes(&headers)) {
+            if let Some(detail) = self.topic.too_large(&value, key_text.len() + header_bytes(&headers)) {
                 too_large.push((row, detail));
                 continue;
             }

@@ -8,6 +8,8 @@ use flate2::write::GzEncoder;
 use parquet::arrow::ArrowWriter;
 use tempfile::TempDir;
 
+use std::time::Duration;
+
 use super::*;
 use crate::pipeline_file::{ByteSize, Span};
 
