@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use xtask::sample::Numbers;
@@ -173,6 +173,13 @@ pub fn topic(cluster: &Cluster, candles: &mut Candles, rows: u64) -> Result<Stri
     let start = Instant::now();
     candles.send(&producer, &topic, rows)?;
     producer.flush(Duration::from_secs(60))?;
+    // The producer says nothing of a row that it has given up.
+    let mut arrived = 0;
+    for partition in 0..PARTITIONS {
+        let (low, high) = producer.client().fetch_watermarks(&topic, partition, Duration::from_secs(10))?;
+        arrived += u64::try_from(high - low)?;
+    }
+    ensure!(arrived == rows, "of {rows} rows {arrived} have arrived in `{topic}`");
     eprintln!("bench: {rows} rows sent in {:.1} s", start.elapsed().as_secs_f64());
     Ok(topic)
 }
