@@ -12,7 +12,9 @@ use rdkafka::producer::Producer;
 use rustix::process::Signal;
 use xtask::kafka::Options;
 
-use crate::harness::kafka::{Candle, Kafka, Pipeline, broker_with, candles, own_broker, shared, wait_until};
+use crate::harness::kafka::{
+    Candle, Fate, Kafka, Pipeline, broker_with, candles, own_broker, shared, wait_until,
+};
 use crate::harness::{Running, start};
 
 /// Kafka's number of the request that ends a transaction, and of the one that brings rows.
@@ -230,6 +232,52 @@ fn a_sink_that_stalls_keeps_memory_flat_and_the_group_together() {
     let outcome = host.finish();
     assert!(after <= before + 10, "{before} MiB became {after} MiB");
     assert!(outcome.peak_kib < 400 << 10, "{} KiB", outcome.peak_kib);
+    pipeline.compare(&sent);
+}
+
+#[test]
+fn a_transaction_that_the_brokers_have_left_open_is_ended() {
+    // The first broker has groups and transactions, the second the rows. While the second is away its partitions have
+    // no leader, and the first forgets to end the transaction there.
+    let one = own_broker(&[]);
+    one.kafka.create_with("__transaction_state", 4, &[("cleanup.policy", "compact")]);
+    one.kafka.create_with("__consumer_offsets", 4, &[("cleanup.policy", "compact")]);
+    let pipeline = Pipeline::without_topics(&one.kafka, "", "");
+    for topic in [&pipeline.raw, &pipeline.rejected] {
+        one.kafka.create(topic, 2);
+    }
+    let two = broker_with(Options { joins: Some(one.broker.cluster().unwrap()), ..Options::default() });
+    one.kafka.create_on(&pipeline.validated, 2, 2);
+    // No rule reads back, so nothing would wait for what is open.
+    pipeline.write_file("", ", commit: { wait: 9s }", "batch: { rows: 100 }");
+    let file = String::from_utf8(pipeline.folder.read("p.yaml")).unwrap();
+    let without_dedup: String =
+        file.lines().filter(|line| !line.contains("dedup")).map(|line| format!("{line}\n")).collect();
+    pipeline.folder.write("p.yaml", without_dedup);
+    let only_kept = |range| candles(range, 2).into_iter().filter(|row| row.fate != Fate::Dropped).collect();
+    let mut sent: Vec<Candle> = only_kept(0..2_000);
+    one.kafka.send_candles(&pipeline.raw, &sent);
+    let mut host = pipeline.start("a");
+    pipeline.wait_until_read(2, &mut host);
+    let more: Vec<Candle> = only_kept(2_000..12_000);
+    one.kafka.send_candles(&pipeline.raw, &more);
+    sent.extend(more);
+    let is_open =
+        || one.kafka.uncommitted_end(&pipeline.validated) > one.kafka.end(&pipeline.validated) + 100;
+    host.wait_until(is_open);
+    two.broker.pause().unwrap();
+    // What the second broker does not take makes the transaction fail.
+    let more: Vec<Candle> = only_kept(12_000..20_000);
+    one.kafka.send_candles(&pipeline.raw, &more);
+    sent.extend(more);
+    wait_until("the host goes back", || host.messages().contains("is done again"));
+    // It asks the first broker again and again, and is told that nothing is open any more.
+    thread::sleep(Duration::from_secs(5));
+    two.broker.resume().unwrap();
+    pipeline.wait_until_read(2, &mut host);
+    host.interrupt();
+    let outcome = host.finish();
+    outcome.summary();
     pipeline.compare(&sent);
 }
 

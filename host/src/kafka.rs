@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
@@ -295,6 +295,20 @@ impl Cluster {
     }
 }
 
+/// The first offset of a partition and the one after its last, as far as the client may see.
+///
+/// A client that has met a partition without a leader does not find the new one by asking for offsets, so it is told to
+/// look.
+pub fn watermarks<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+    timeout: Duration,
+) -> KafkaResult<(i64, i64)> {
+    consumer.fetch_metadata(Some(topic), timeout)?;
+    consumer.fetch_watermarks(topic, partition, timeout)
+}
+
 /// A partition, of which what is committed is read.
 pub struct Committed<'a> {
     /// Sees what is committed only, and says where a partition ends.
@@ -316,19 +330,18 @@ impl Committed<'_> {
     pub fn settled(&self) -> Result<(i64, i64)> {
         let Committed { topic, partition, .. } = *self;
         let cannot = |error: KafkaError| self.failed("cannot ask where a partition ends", &error);
-        let (_, end) = self.asking.fetch_watermarks(topic, partition, ASK).map_err(cannot)?;
+        let (_, end) = watermarks(self.asking, topic, partition, ASK).map_err(cannot)?;
         let start = Instant::now();
         let mut said = false;
         loop {
-            let (low, settled) = self.consumer.fetch_watermarks(topic, partition, ASK).map_err(cannot)?;
+            let (low, settled) = watermarks(self.consumer, topic, partition, ASK).map_err(cannot)?;
             if settled >= end {
                 return Ok((low, settled));
             }
             if self.shutdown.is_requested() || start.elapsed() > OPEN_TRANSACTION {
                 return Err(Error::Rewind(format!(
                     "a transaction of another producer is open in partition {partition} of `{topic}`, and what is \
-                     behind it cannot be read back; if it stays, `kafka-transactions.sh` finds it (`find-hanging`) and \
-                     ends it (`abort`)"
+                     behind it cannot be read back; if it stays, see `A transaction that stays open` in docs/kafka.md"
                 )));
             }
             if !std::mem::replace(&mut said, true) {

@@ -100,7 +100,18 @@ impl Kafka {
         for (key, value) in settings {
             new = new.set(key, value);
         }
-        let answers = block_on(self.admin().create_topics([&new], &AdminOptions::new())).unwrap();
+        self.create_as(topic, &new);
+    }
+
+    /// With all partitions on the broker of this number.
+    pub fn create_on(&self, topic: &str, partitions: i32, broker: i32) {
+        let brokers = [broker];
+        let places = vec![&brokers[..]; partitions as usize];
+        self.create_as(topic, &NewTopic::new(topic, partitions, TopicReplication::Variable(&places)));
+    }
+
+    fn create_as(&self, topic: &str, new: &NewTopic<'_>) {
+        let answers = block_on(self.admin().create_topics([new], &AdminOptions::new())).unwrap();
         answers.into_iter().for_each(|answer| drop(answer.unwrap()));
         let consumer: BaseConsumer = self.config().create().unwrap();
         wait_until("the topic is known", || {

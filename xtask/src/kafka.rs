@@ -63,6 +63,15 @@ pub struct Options {
     pub users: Vec<String>,
     /// Starts sooner, takes less memory, and is slower under load: for tests.
     pub fast: bool,
+    /// The cluster of another broker, to which this one belongs as the second.
+    pub joins: Option<Cluster>,
+}
+
+/// What a second broker must know of the first.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    id: String,
+    controller_port: u16,
 }
 
 /// A running broker, or one that has been killed and can be started again. It ends with this value, and with
@@ -122,6 +131,15 @@ impl Broker {
     pub fn address_of(&self, listener: &str) -> Option<String> {
         let place = self.files.options.listeners.iter().position(|(name, _)| name == listener)?;
         Some(address(self.files.listener_ports[place]))
+    }
+
+    /// Its cluster, for a broker that [joins](Options::joins) it.
+    pub fn cluster(&self) -> Result<Cluster> {
+        let path = self.files.data().join("meta.properties");
+        let content = std::fs::read_to_string(&path)?;
+        let id = content.lines().find_map(|line| line.strip_prefix("cluster.id="));
+        let id = id.with_context(|| format!("`{}` has no `cluster.id`", path.display()))?;
+        Ok(Cluster { id: id.into(), controller_port: self.files.controller_port })
     }
 
     /// The file with the warnings and errors of the broker.
@@ -259,7 +277,8 @@ impl Files {
         std::fs::create_dir_all(&options.folder)
             .with_context(|| format!("cannot make `{}`", options.folder.display()))?;
         let port = options.port.map_or_else(free_port, Ok)?;
-        let controller_port = free_port()?;
+        let controller_port =
+            options.joins.as_ref().map_or_else(free_port, |cluster| Ok(cluster.controller_port))?;
         let listener_ports = options.listeners.iter().map(|_| free_port()).collect::<Result<_>>()?;
         let files = Files { options, jars, port, controller_port, listener_ports };
         std::fs::write(files.properties(), files.settings()?)?;
@@ -295,13 +314,17 @@ impl Files {
         }
         let advertised = listeners.join(",");
         let controller = address(self.controller_port);
+        let (roles, id, own_controller) = match self.options.joins {
+            None => ("broker,controller", "1", format!(",CONTROLLER://{controller}")),
+            Some(_) => ("broker", "2", String::new()),
+        };
         let data = self.data();
         let lines = [
-            ("process.roles", "broker,controller"),
-            ("node.id", "1"),
+            ("process.roles", roles),
+            ("node.id", id),
             ("controller.quorum.voters", &format!("1@{controller}")),
             ("controller.listener.names", "CONTROLLER"),
-            ("listeners", &format!("{advertised},CONTROLLER://{controller}")),
+            ("listeners", &format!("{advertised}{own_controller}")),
             ("advertised.listeners", &advertised),
             ("listener.security.protocol.map", &protocols.join(",")),
             ("inter.broker.listener.name", "PLAINTEXT"),
@@ -335,7 +358,7 @@ impl Files {
     fn format(&self) -> Result<()> {
         let properties = self.properties();
         let properties = properties.to_str().context("a path is UTF-8")?;
-        let cluster = cluster_id();
+        let cluster = self.options.joins.as_ref().map_or_else(cluster_id, |cluster| cluster.id.clone());
         let mut arguments = vec!["format", "--cluster-id", &cluster, "--config", properties];
         for user in &self.options.users {
             arguments.extend(["--add-scram", user]);

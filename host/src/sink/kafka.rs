@@ -7,6 +7,7 @@
 //! Whatever fails in between is undone as a whole: [`KafkaSink::recover`] makes a new producer, which ends what its
 //! predecessor has begun, and the lane goes back to the committed offsets.
 
+mod hanging;
 mod message;
 mod read_back;
 pub mod replay;
@@ -24,6 +25,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
+use self::hanging::Begun;
 use self::message::{Key, key_columns};
 use self::read_back::ReadBack;
 use self::topics::{Target, Topics, limit_bytes, set_limits};
@@ -77,6 +79,7 @@ pub struct KafkaSink {
     key: Vec<usize>,
     commit: Commit,
     step: Option<Step>,
+    begun: Begun,
     positions: Positions,
     shutdown: Shutdown,
 }
@@ -167,6 +170,7 @@ impl KafkaSink {
             schema: schema.clone(),
             commit: config.commit,
             step: None,
+            begun: Begun::default(),
             positions,
             shutdown: place.patience.shutdown.clone(),
         };
@@ -250,6 +254,7 @@ impl KafkaSink {
                 .begin_transaction()
                 .map_err(|error| self.rewind("cannot begin a transaction", &error))?;
         }
+        self.begun.partitions.insert(write.partition.number);
         let mut stored = Stored::default();
         let partition = self.output_partition(write.partition)?;
         let writer = RowWriter::new(write.kept);
@@ -349,6 +354,7 @@ impl KafkaSink {
         }
         crate::crash::point("after_commit");
         self.step = None;
+        self.begun = Begun::default();
         Ok(())
     }
 
@@ -370,6 +376,7 @@ impl KafkaSink {
             }
         }
         crate::crash::point("offsets_sent");
+        self.begun.asked = Some(offsets.clone());
         loop {
             match self.producer.commit_transaction(STEP) {
                 Ok(()) => return Ok(()),
@@ -473,6 +480,7 @@ impl KafkaSink {
                     Err(error) => return Err(again("transactions cannot begin anew", &error)),
                 }
             }
+            self.end_hanging(source)?;
         }
         Ok(())
     }
@@ -514,18 +522,22 @@ impl KafkaSink {
             Positions::Group => partition..partition + 1,
             Positions::Own(_) => 0..self.topic.partitions,
         };
-        // It is kept: a new one would have to find the brokers for each partition.
-        let consumer = match self.reading.take() {
-            Some(consumer) => consumer,
-            None => (self.reader)
-                .create_with_context(Asking::default())
-                .map_err(|error| self.rewind("a consumer cannot be made", &error))?,
-        };
+        let consumer = self.take_reading()?;
         for partition in partitions {
             ReadBack::new(self, partition, &consumer, columns)?.run(remember, each)?;
         }
         self.reading = Some(consumer);
         Ok(())
+    }
+
+    /// A consumer that sees what is committed. It is kept: a new one would have to find the brokers for each partition.
+    fn take_reading(&mut self) -> Result<BaseConsumer<Asking>> {
+        match self.reading.take() {
+            Some(consumer) => Ok(consumer),
+            None => (self.reader)
+                .create_with_context(Asking::default())
+                .map_err(|error| self.rewind("a consumer cannot be made", &error)),
+        }
     }
 
     /// Whether a checkpoint is due before a partition is read back: rows that were written to it would not be seen,

@@ -470,10 +470,15 @@ impl KafkaSource {
         if asked.count() == 0 {
             return Ok(HashMap::new());
         }
+        self.committed_of(&asked).map(|list| offsets(&list))
+    }
+
+    /// The same for the partitions of a list of librdkafka.
+    pub fn committed_of(&self, asked: &TopicPartitionList) -> Result<TopicPartitionList> {
         let start = Instant::now();
         loop {
             let error = match self.consumer.committed_offsets(asked.clone(), ASK) {
-                Ok(list) => return Ok(offsets(&list)),
+                Ok(list) => return Ok(list),
                 Err(error) => error,
             };
             if start.elapsed() > 12 * ASK {
