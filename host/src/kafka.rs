@@ -452,6 +452,19 @@ pub fn partitions(list: &TopicPartitionList) -> Vec<Partition> {
     list.elements().into_iter().map(partition).collect()
 }
 
+/// Whether the group has given the partitions to others.
+pub fn is_lost(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::AssignmentLost
+                | RDKafkaErrorCode::UnknownMemberId
+                | RDKafkaErrorCode::IllegalGeneration
+                | RDKafkaErrorCode::FencedInstanceId
+        )
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -234,7 +234,7 @@ impl<'a> Lane<'a> {
         if let Some(header) = self.source.header() {
             self.decoder.set_header(header);
         }
-        for Start { partition, position } in starts {
+        for Start { partition, position, .. } in starts {
             tracing::info!(topic = %partition.topic, partition = partition.number, "assigned");
             self.positions.insert(partition, position.unwrap_or_default());
         }
@@ -243,10 +243,7 @@ impl<'a> Lane<'a> {
 
     /// The positions that the sink keeps.
     fn starts(&mut self, partitions: &[Partition]) -> Result<Vec<Start>> {
-        let start = |partition: &Partition| {
-            Ok(Start { partition: partition.clone(), position: self.sink.position(partition)? })
-        };
-        partitions.iter().map(start).collect()
+        partitions.iter().map(|partition| self.sink.start(partition)).collect()
     }
 
     /// Ends with partitions that others get. What was written of lost ones cannot be committed any more.

@@ -323,6 +323,11 @@ impl Letters {
                 let bytes = committed_dead_letters(sink, &pipeline.name, &path, &loaded.folder)?;
                 file(&path, bytes)
             }
+            (Sink::Timescale(_) | Sink::Clickhouse(_), _) => Err(Error::Files(format!(
+                "the dead letters of `{}` are rows of the table `{}`: ask the database",
+                pipeline.name,
+                pipeline.dead_letter_table()
+            ))),
             (Sink::Stdout(_), Some(Config::File(config))) => file(&config.path, None),
             (Sink::Stdout(_), Some(_)) => Err(Error::Files(
                 "`dead_letter` does not fit to `sink.stdout`; `tidegate check` says how".into(),

@@ -248,7 +248,8 @@ fn typed_plain(text: &str) -> Typed {
 
 /// Types that are a secret or hold one. What a file has in their place may be the secret itself: `password: 12345`,
 /// or `sasl: user:password`.
-const SECRETS: [&str; 6] = ["KafkaSink", "KafkaSource", "Options", "Sasl", "Secret", "Tls"];
+const SECRETS: [&str; 8] =
+    ["ClickhouseSink", "KafkaSink", "KafkaSource", "Options", "Sasl", "Secret", "TimescaleSink", "Tls"];
 
 /// A node, its path and what was noted: a deserializer.
 struct At<'a> {

@@ -1,5 +1,6 @@
 //! What a pipeline file can say wrong although every key and type is right.
 
+mod database;
 mod kafka;
 
 use std::collections::HashMap;
@@ -225,11 +226,13 @@ impl Check<'_> {
         match sink {
             Sink::Sqlite(sink) => self.sqlite(sink),
             Sink::File(sink) => self.output_path(&["sink", "file", "path"], &sink.path),
+            Sink::Timescale(sink) => self.timescale(sink),
+            Sink::Clickhouse(sink) => self.clickhouse(sink),
             Sink::Kafka(_) | Sink::Stdout(_) => {}
         }
         match dead_letter {
             // That it is none has its sentence.
-            Some(DeadLetter::Sqlite(_)) if sink.kafka().is_some() => {}
+            _ if matches!(sink, Sink::Kafka(_) | Sink::Timescale(_) | Sink::Clickhouse(_)) => {}
             Some(DeadLetter::Sqlite(table)) => {
                 let path = ["dead_letter", "sqlite", "table"];
                 let Sink::Sqlite(sink) = sink else {
@@ -242,6 +245,10 @@ impl Check<'_> {
                 }
             }
             Some(DeadLetter::File(file)) => self.output_path(&["dead_letter", "file", "path"], &file.path),
+            Some(DeadLetter::Timescale(_) | DeadLetter::Clickhouse(_)) => self.add(
+                &["dead_letter"],
+                "a dead letter in a database is a table beside the rows, and this sink has another place; use `file`",
+            ),
             Some(DeadLetter::Kafka(_) | DeadLetter::Stdout(_)) | None => {}
         }
         self.same_files();
@@ -330,7 +337,7 @@ impl Check<'_> {
                     files.push(("the sink's dead letter", path, sink.default_dead_letter()));
                 }
             }
-            Sink::Kafka(_) | Sink::Stdout(_) => {}
+            Sink::Kafka(_) | Sink::Timescale(_) | Sink::Clickhouse(_) | Sink::Stdout(_) => {}
         }
         if let Some(DeadLetter::File(file)) = dead_letter {
             files.push(("the dead letter", ["dead_letter", "file", "path"], file.path.clone()));

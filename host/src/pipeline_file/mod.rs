@@ -5,6 +5,7 @@
 //! these types ([`build`]), and says what is wrong with their meaning ([`meaning`]).
 
 mod build;
+mod database;
 pub mod finding;
 mod interpolate;
 mod kafka;
@@ -22,6 +23,7 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::batch::Kind;
+pub use database::{ClickhouseSink, Hypertable, Insert, PartitionBy, TimescaleSink};
 use finding::{Finding, Mark};
 pub use kafka::{
     Commit, Compression, Connection, DeadLetterTopic, Deleted, KafkaSink, KafkaSource, Mechanism, OPTIONS,
@@ -394,6 +396,10 @@ pub enum Sink {
     File(FileSink),
     /// A topic of Kafka or Redpanda.
     Kafka(Box<KafkaSink>),
+    /// A table of TimescaleDB or PostgreSQL.
+    Timescale(Box<TimescaleSink>),
+    /// A table of ClickHouse.
+    Clickhouse(Box<ClickhouseSink>),
     /// JSON lines on standard output. Nothing is checkpointed: each run reads its source from the start.
     Stdout(StdoutSink),
 }
@@ -403,7 +409,7 @@ impl Sink {
     pub fn kafka(&self) -> Option<&KafkaSink> {
         match self {
             Sink::Kafka(kafka) => Some(kafka),
-            Sink::Sqlite(_) | Sink::File(_) | Sink::Stdout(_) => None,
+            _ => None,
         }
     }
 }
@@ -491,6 +497,12 @@ pub struct StdoutSink {}
 pub enum DeadLetter {
     /// A table of the sink's database, in the same transaction; only with a `sqlite` sink.
     Sqlite(DeadLetterTable),
+    /// A table of the sink's database, in the same transaction; only with a `timescale` sink, which has no other. It is
+    /// `dead_letter` unless given.
+    Timescale(DeadLetterTable),
+    /// A table of the sink's database; only with a `clickhouse` sink, which has no other. It is `dead_letter` unless
+    /// given.
+    Clickhouse(DeadLetterTable),
     /// A JSON lines file.
     File(DeadLetterFile),
     /// A topic on the sink's brokers, in the same transaction; only with a `kafka` sink, which has no other. It is

@@ -245,12 +245,7 @@ fn dead_letter_path(
     match dead_letter {
         Some(pipeline_file::DeadLetter::Stdout(_)) => Ok(None),
         Some(pipeline_file::DeadLetter::File(file)) => Ok(Some(file.path.clone())),
-        Some(pipeline_file::DeadLetter::Sqlite(_)) => Err(Error::Files(
-            "`dead_letter.sqlite` needs `sink.sqlite`: give `dead_letter.file` or `dead_letter.stdout` beside \
-             `sink.file`"
-                .into(),
-        )),
-        Some(pipeline_file::DeadLetter::Kafka(_)) => Err(super::kafka_dead_letter("file")),
+        Some(_) => Err(super::dead_letter_elsewhere("file")),
         None => Ok(Some(config.default_dead_letter())),
     }
 }
@@ -684,13 +679,13 @@ mod tests {
         for format in [JSONL, PARQUET] {
             let folder = TempDir::new().unwrap();
             let mut sink = open(&folder, format).unwrap();
-            assert_eq!(sink.position(&partition()).unwrap().unwrap(), at(0));
+            assert_eq!(sink.start(&partition()).unwrap().position.unwrap(), at(0));
             assert!(read_minutes(&mut sink, &remember(9, 9)).is_empty());
             write(&mut sink, 0, 4, &minutes(0..3), &[b"bad"]).unwrap();
             write(&mut sink, 4, 5, &minutes(0..0), &[]).unwrap();
             drop(sink);
             let mut sink = open(&folder, format).unwrap();
-            assert_eq!(sink.position(&partition()).unwrap().unwrap(), at(5));
+            assert_eq!(sink.start(&partition()).unwrap().position.unwrap(), at(5));
             write(&mut sink, 5, 6, &minutes(3..4), &[]).unwrap();
             assert_eq!(read_minutes(&mut sink, &remember(9, 9)), [0, 1, 2, 3]);
             let (code, text) = failure(write(&mut sink, 5, 7, &minutes(9..10), &[]));

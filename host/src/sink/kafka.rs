@@ -35,7 +35,8 @@ use crate::batch::{Partition, Position};
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, Result};
 use crate::kafka::{
-    ASK, Asking, Cluster, Committed, Heard, OUTCOME, Patience, STEP, client_config, reader_config, refused,
+    ASK, Asking, Cluster, Committed, Heard, OUTCOME, Patience, STEP, client_config, is_lost, reader_config,
+    refused,
 };
 use crate::lane::Place;
 use crate::pipeline_file::{
@@ -610,19 +611,6 @@ fn is_again(error: &KafkaError) -> bool {
         KafkaError::Transaction(error) => error.is_retriable() && !error.txn_requires_abort(),
         _ => false,
     }
-}
-
-/// Whether the group has given the partitions to others.
-fn is_lost(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            RDKafkaErrorCode::AssignmentLost
-                | RDKafkaErrorCode::UnknownMemberId
-                | RDKafkaErrorCode::IllegalGeneration
-                | RDKafkaErrorCode::FencedInstanceId
-        )
-    )
 }
 
 fn reason(error: &KafkaError) -> String {

@@ -2,7 +2,7 @@
 //!
 //! A sink keeps the position of each source partition with the rows themselves and changes both in one atomic
 //! step, so a crash at any moment neither loses nor doubles a row: [`Sink::position`] says where to go on. Kafka
-//! makes such a step of many batches, the others of every batch. Standard output keeps nothing.
+//! and ClickHouse make such a step of many batches, the others of every batch. Standard output keeps nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -14,16 +14,20 @@ use crate::dead_letter::DeadLetter;
 use crate::error::{Error, Result};
 use crate::lane::Place;
 use crate::pipeline_file;
-use crate::source::Source;
+use crate::source::{Source, Start};
 
 pub mod appended;
+pub mod clickhouse;
 pub mod file;
 pub mod json;
 pub(crate) mod kafka;
+mod server;
 pub mod sqlite;
 pub mod stdout;
+pub mod table;
 #[cfg(test)]
 mod test_rows;
+pub mod timescale;
 pub mod values;
 
 /// What one turn of the loop writes, as one atomic step.
@@ -59,6 +63,10 @@ pub enum Sink {
     File(Box<file::FileSink>),
     /// A topic of Kafka or Redpanda.
     Kafka(Box<kafka::KafkaSink>),
+    /// A table of TimescaleDB or PostgreSQL.
+    Timescale(Box<timescale::TimescaleSink>),
+    /// A table of ClickHouse.
+    Clickhouse(Box<clickhouse::ClickhouseSink>),
     /// Standard output.
     Stdout(stdout::StdoutSink),
 }
@@ -82,21 +90,32 @@ impl Sink {
                 kafka::KafkaSink::open(config, pipeline, schema, source, place)
                     .map(|sink| Sink::Kafka(sink.into()))
             }
+            pipeline_file::Sink::Timescale(config) => {
+                timescale::TimescaleSink::open(config, pipeline, schema, place)
+                    .map(|sink| Sink::Timescale(sink.into()))
+            }
+            pipeline_file::Sink::Clickhouse(config) => {
+                clickhouse::ClickhouseSink::open(config, pipeline, schema, place)
+                    .map(|sink| Sink::Clickhouse(sink.into()))
+            }
             pipeline_file::Sink::Stdout(_) => {
                 stdout::StdoutSink::open(pipeline.dead_letter.as_ref(), folder).map(Sink::Stdout)
             }
         }
     }
 
-    /// The position up to which rows of this partition have been written; zero for a new one, and always for
-    /// standard output. `None` when the source's own group keeps it, together with the rows of this sink.
-    pub fn position(&mut self, partition: &Partition) -> Result<Option<Position>> {
-        match self {
-            Sink::Sqlite(sink) => sink.position(partition).map(Some),
-            Sink::File(sink) => Ok(Some(sink.position(partition))),
-            Sink::Kafka(sink) => sink.position(partition),
-            Sink::Stdout(_) => Ok(Some(Position::default())),
-        }
+    /// Where to go on with a partition: after the rows that have been written; from the beginning for a new one, and
+    /// always for standard output. Without a position when the source's own group keeps it for this sink.
+    pub fn start(&mut self, partition: &Partition) -> Result<Start> {
+        let position = match self {
+            Sink::Sqlite(sink) => Some(sink.position(partition)?),
+            Sink::File(sink) => Some(sink.position(partition)),
+            Sink::Kafka(sink) => sink.position(partition)?,
+            Sink::Timescale(sink) => Some(sink.position(partition)?),
+            Sink::Clickhouse(sink) => return sink.start(partition),
+            Sink::Stdout(_) => Some(Position::default()),
+        };
+        Ok(Start { partition: partition.clone(), position, planned: None })
     }
 
     /// Reads back what was written, oldest first, at most as `remember` allows, in batches of at most
@@ -117,6 +136,8 @@ impl Sink {
             Sink::Sqlite(sink) => sink.read_back(columns, remember, each),
             Sink::File(sink) => sink.read_back(columns, remember, each),
             Sink::Kafka(sink) => sink.read_back(partition, columns, remember, each),
+            Sink::Timescale(sink) => sink.read_back(columns, remember, each),
+            Sink::Clickhouse(sink) => sink.read_back(columns, remember, each),
             Sink::Stdout(_) => Ok(()),
         }
     }
@@ -126,6 +147,8 @@ impl Sink {
     pub fn write(&mut self, write: &Write<'_>, source: &mut Source) -> Result<Stored> {
         let stored = match self {
             Sink::Kafka(sink) => return sink.write(write, source),
+            Sink::Clickhouse(sink) => return sink.write(write),
+            Sink::Timescale(sink) => sink.write(write, source)?,
             Sink::Sqlite(sink) => sink.write(write)?,
             Sink::File(sink) => sink.write(write).map(|()| Stored::default())?,
             Sink::Stdout(sink) => sink.write(write).map(|()| Stored::default())?,
@@ -138,7 +161,8 @@ impl Sink {
     pub fn is_due_before_reading(&self, partition: i32) -> bool {
         match self {
             Sink::Kafka(sink) => sink.is_due_before_reading(partition),
-            Sink::Sqlite(_) | Sink::File(_) | Sink::Stdout(_) => false,
+            Sink::Clickhouse(sink) => sink.has_waiting(),
+            Sink::Sqlite(_) | Sink::File(_) | Sink::Timescale(_) | Sink::Stdout(_) => false,
         }
     }
 
@@ -146,16 +170,18 @@ impl Sink {
     pub fn is_due(&self, has_more: bool) -> bool {
         match self {
             Sink::Kafka(sink) => sink.is_due(has_more),
-            Sink::Sqlite(_) | Sink::File(_) | Sink::Stdout(_) => true,
+            Sink::Clickhouse(sink) => sink.is_due(),
+            Sink::Sqlite(_) | Sink::File(_) | Sink::Timescale(_) | Sink::Stdout(_) => true,
         }
     }
 
-    /// What was written counts afterwards, and survives the end of this process. The sinks but Kafka have done it
-    /// with every write.
+    /// What was written counts afterwards, and survives the end of this process. The sinks but Kafka and ClickHouse have
+    /// done it with every write.
     pub fn checkpoint(&mut self, source: &mut Source) -> Result<()> {
         match self {
             Sink::Kafka(sink) => sink.checkpoint(source),
-            Sink::Sqlite(_) | Sink::File(_) | Sink::Stdout(_) => Ok(()),
+            Sink::Clickhouse(sink) => sink.checkpoint(source),
+            Sink::Sqlite(_) | Sink::File(_) | Sink::Timescale(_) | Sink::Stdout(_) => Ok(()),
         }
     }
 
@@ -163,15 +189,18 @@ impl Sink {
     pub fn recover(&mut self, source: &mut Source) -> Result<()> {
         match self {
             Sink::Kafka(sink) => sink.recover(source),
+            Sink::Timescale(sink) => sink.recover(source),
+            Sink::Clickhouse(sink) => sink.recover(source),
             Sink::Sqlite(_) | Sink::File(_) | Sink::Stdout(_) => Ok(()),
         }
     }
 }
 
-/// A dead letter in Kafka is in the transaction of a sink in Kafka.
-fn kafka_dead_letter(sink: &str) -> Error {
+/// A dead letter that is not beside the rows of its own sink.
+fn dead_letter_elsewhere(sink: &str) -> Error {
     Error::Files(format!(
-        "`dead_letter.kafka` needs `sink.kafka`: give `dead_letter.file` or `dead_letter.stdout` beside `sink.{sink}`"
+        "a dead letter in a topic or a table is beside the rows of its own sink: give `dead_letter.file` or \
+         `dead_letter.stdout` beside `sink.{sink}`"
     ))
 }
 

@@ -31,6 +31,7 @@ use rusqlite::{
 };
 
 use super::appended::AppendedFile;
+use super::table::{self, is_revised};
 use super::values::{Builder, Rows, Value, Values, has_timestamp, project, window_start};
 use super::{Stored, Write, resolve};
 use crate::batch::{Kind, Partition, Position};
@@ -118,7 +119,7 @@ impl SqliteSink {
     ) -> Result<SqliteSink> {
         let dead_letter = pipeline.dead_letter.as_ref();
         check_names(config, dead_letter)?;
-        let key = key(config, &pipeline.decode.columns, schema)?;
+        let key = table::key(config.key.as_ref(), "sink.sqlite.key", &pipeline.decode.columns, schema)?;
         let path = resolve(folder, &config.path);
         let mut connection = connect(&path)?;
         let say = |error| sqlite_error(&path, &error);
@@ -336,33 +337,6 @@ fn check_name(setting: &str, table: &str) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-/// The columns that tell rows apart; none when every row is stored.
-fn key(
-    config: &pipeline_file::SqliteSink,
-    columns: &pipeline_file::Columns,
-    schema: &Schema,
-) -> Result<Vec<String>> {
-    let has = |name: &str| schema.field_with_name(name).is_ok();
-    if let Some(key) = &config.key {
-        return match key.iter().find(|name| !has(name)) {
-            Some(name) => Err(Error::Files(format!(
-                "`sink.sqlite.key` names `{name}`, which is not a column of the rows: they have {}",
-                schema
-                    .fields()
-                    .iter()
-                    .map(|field| format!("`{}`", field.name()))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            ))),
-            None => Ok(key.clone()),
-        };
-    }
-    let candle = ["source", "symbol", "timeframe", "timestamp"];
-    let is_ohlcv = matches!(columns, pipeline_file::Columns::Named(pipeline_file::ColumnSet::Ohlcv));
-    let key: &[&str] = if is_ohlcv && candle.into_iter().all(has) { &candle } else { &[] };
-    Ok(key.iter().map(|&name| name.to_owned()).collect())
 }
 
 /// A name within a statement.
@@ -594,10 +568,6 @@ impl Statements {
     }
 }
 
-fn is_revised(schema: &Schema) -> bool {
-    schema.field_with_name("revision").is_ok_and(|field| Kind::of(field.data_type()) == Kind::Integer)
-}
-
 /// The statement that stores a row. A row whose key is stored already replaces that one when its `revision` is
 /// newer (none counts as 0); without a `revision` nothing says which is newer, so the stored one stays.
 fn insert_statement(table: &str, schema: &Schema, key: &[String]) -> String {
@@ -638,7 +608,6 @@ fn open_dead_letters(
             make_dead_letter_table(transaction, path, &table.table)
         }
         Some(pipeline_file::DeadLetter::Stdout(_)) => Ok(DeadLetters::Stdout(DeadLetterLines::Stdout)),
-        Some(pipeline_file::DeadLetter::Kafka(_)) => Err(super::kafka_dead_letter("sqlite")),
         Some(pipeline_file::DeadLetter::File(file)) => {
             let say = |error| sqlite_error(path, &error);
             transaction.execute_batch(DEAD_LETTER_FILES).map_err(say)?;
@@ -662,6 +631,7 @@ fn open_dead_letters(
             keep_length(transaction, pipeline, &file.path, opened.committed_bytes()).map_err(say)?;
             Ok(DeadLetters::File { name: file.path.clone(), lines: DeadLetterLines::File(opened) })
         }
+        Some(_) => Err(super::dead_letter_elsewhere("sqlite")),
     }
 }
 
@@ -882,11 +852,11 @@ mod tests {
     fn rows_dead_letters_and_position_are_one_step() {
         let folder = TempDir::new().unwrap();
         let mut sink = open(&folder).unwrap();
-        assert_eq!(sink.position(&partition()).unwrap().unwrap(), at(0));
+        assert_eq!(sink.start(&partition()).unwrap().position.unwrap(), at(0));
         write(&mut sink, 0, 5, &minutes(0..3), &[b"\xff\0raw", b"two"]).unwrap();
         drop(sink);
         let mut sink = open(&folder).unwrap();
-        assert_eq!(sink.position(&partition()).unwrap().unwrap(), at(5));
+        assert_eq!(sink.start(&partition()).unwrap().position.unwrap(), at(5));
         assert_eq!(count(&folder, "candles"), 3);
         let letters = "dead_letter WHERE rule = 'validate' AND rule_version = 'abc' AND reason = 'price'
             AND source_topic = 'in.jsonl' AND source_offset = 7 AND rejected_at = 1000";
@@ -908,7 +878,7 @@ mod tests {
             .unwrap();
         let (code, text) = failure(write(&mut sink, 2, 5, &minutes(2..5), &[b"two"]));
         assert_eq!((code, text.contains("failed: no")), (1, true), "{text}");
-        assert_eq!(sink.position(&partition()).unwrap().unwrap(), at(2));
+        assert_eq!(sink.start(&partition()).unwrap().position.unwrap(), at(2));
         assert_eq!(count(&folder, "candles"), 2);
         assert_eq!(std::fs::metadata(folder.path().join("bad.jsonl")).unwrap().len(), length);
     }
@@ -1010,7 +980,7 @@ mod tests {
         ];
         assert_eq!((stored.duplicates, refused), (0, expected.to_vec()));
         assert_eq!((count(&folder, "candles"), count(&folder, "dead_letter")), (2, 3));
-        assert_eq!(sink.position(&partition()).unwrap().unwrap(), at(5));
+        assert_eq!(sink.start(&partition()).unwrap().position.unwrap(), at(5));
     }
 
     #[test]
@@ -1154,7 +1124,10 @@ mod tests {
         }
         let (code, text) = failure(write(&mut sink, 1, 2, &minutes(10..9_000), &[]));
         assert_eq!((code, text.contains("the disk is full")), (1, true), "{text}");
-        assert_eq!((sink.position(&partition()).unwrap().unwrap(), count(&folder, "candles")), (at(1), 10));
+        assert_eq!(
+            (sink.start(&partition()).unwrap().position.unwrap(), count(&folder, "candles")),
+            (at(1), 10)
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Write, json, resolve};
 use crate::dead_letter::{DeadLetterLines, write_stdout};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::pipeline_file;
 
 /// JSON lines on standard output. Dead letters go to standard error unless the pipeline file says otherwise.
@@ -22,14 +22,7 @@ impl StdoutSink {
             Some(pipeline_file::DeadLetter::File(file)) => {
                 DeadLetterLines::append_to(&resolve(folder, &file.path))?
             }
-            Some(pipeline_file::DeadLetter::Sqlite(_)) => {
-                return Err(Error::Files(
-                    "`dead_letter.sqlite` needs `sink.sqlite`: give `dead_letter.file` or \
-                     `dead_letter.stdout` beside `sink.stdout`"
-                        .into(),
-                ));
-            }
-            Some(pipeline_file::DeadLetter::Kafka(_)) => return Err(super::kafka_dead_letter("stdout")),
+            Some(_) => return Err(super::dead_letter_elsewhere("stdout")),
         };
         Ok(StdoutSink { dead_letters })
     }
@@ -55,7 +48,7 @@ mod tests {
         for lines in 1..3 {
             let mut sink = open_sink(&config, folder.path()).unwrap();
             write(&mut sink, 0, 1, &minutes(0..0), &[b"bad"]).unwrap();
-            assert_eq!(sink.position(&partition()).unwrap().unwrap(), at(0));
+            assert_eq!(sink.start(&partition()).unwrap().position.unwrap(), at(0));
             sink.read_back(0, &[], &remember(9, 9), &mut |_| panic!("nothing is read back")).unwrap();
             let text = std::fs::read_to_string(folder.path().join("bad.jsonl")).unwrap();
             assert_eq!(text.lines().count(), lines);

@@ -34,6 +34,8 @@ pub struct FileSource {
     limits: Limits,
     format: Format,
     next: Position,
+    /// See [`super::Start::planned`].
+    planned: Option<u64>,
     input: Input,
 }
 
@@ -61,8 +63,14 @@ impl FileSource {
             limits: Limits::new(batch, decode),
             format: decode.format,
             next: Position::default(),
+            planned: None,
             input,
         })
+    }
+
+    /// See [`super::Start::planned`]; holds until the next seek.
+    pub fn set_planned(&mut self, planned: Option<u64>) {
+        self.planned = planned;
     }
 
     /// The only partition: the file.
@@ -91,6 +99,7 @@ impl FileSource {
             Input::Parquet(file) => file.seek(position, &self.name)?,
         }
         self.next = position.clone();
+        self.planned = None;
         Ok(())
     }
 
@@ -104,9 +113,16 @@ impl FileSource {
 
     /// The next rows; empty when none came within `batch.wait`; `None` at the end.
     pub fn next_batch(&mut self) -> Result<Option<RawBatch>> {
+        let first_offset = self.next.next_offset;
+        let mut limits = self.limits;
+        if let Some(left) =
+            self.planned.map(|planned| planned.saturating_sub(first_offset)).filter(|left| *left > 0)
+        {
+            limits.rows = limits.rows.min(usize::try_from(left).unwrap_or(usize::MAX));
+        }
         let payload = match &mut self.input {
-            Input::Lines(lines) => lines.next_payload(self.next.next_offset, &self.limits),
-            Input::Parquet(file) => file.next_payload(self.next.next_offset, &self.limits),
+            Input::Lines(lines) => lines.next_payload(first_offset, &limits),
+            Input::Parquet(file) => file.next_payload(first_offset, &limits),
         };
         let Some(payload) = payload.map_err(|error| error.in_context(&self.name))? else {
             return Ok(None);

@@ -20,7 +20,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use super::{CUT_BYTES, Limits, Next, Start};
 use crate::batch::{Partition, Payload, Position, RawBatch, RawRow};
 use crate::error::{Error, Result};
-use crate::kafka::{ASK, Cluster, Heard, client_config, list, partitions, refused};
+use crate::kafka::{ASK, Cluster, Heard, OUTCOME, client_config, is_lost, list, partitions, refused};
 use crate::lane::Place;
 use crate::pipeline_file::{Deleted, KafkaSource as Config, Pipeline, Sink, Start as StartAt};
 
@@ -42,6 +42,9 @@ const CLOSE: Duration = Duration::from_secs(5);
 
 /// How long a topic may be unknown to the broker, which can be still starting.
 const UNKNOWN_TOPIC: Duration = Duration::from_secs(15);
+
+/// In the metadata of a committed offset: the end of the rows that are planned from there.
+const PLANNED: &str = "planned to ";
 
 /// A member of a consumer group.
 pub struct KafkaSource {
@@ -84,6 +87,18 @@ struct Assigned {
     /// When the first of them came.
     since: Option<Instant>,
     is_at_end: bool,
+    /// See [`Start::planned`].
+    planned: Option<u64>,
+}
+
+/// What a message has made of a batch.
+enum Pushed {
+    /// It has room for more.
+    More,
+    /// It is full.
+    Full,
+    /// It ends before the message: the rows that were planned before it are gone from the log.
+    Ends,
 }
 
 impl KafkaSource {
@@ -166,12 +181,15 @@ impl KafkaSource {
         let KafkaSource { consumer, assigned, last, limits, .. } = self;
         for _ in 0..BETWEEN_LOOKS {
             match consumer.poll(timeout) {
-                Some(Ok(message)) => {
-                    if push(&message, assigned, last, limits) {
-                        return Ok(Some(*last));
+                Some(Ok(message)) => match push(&message, assigned, last, limits) {
+                    Pushed::More => timeout = Duration::ZERO,
+                    Pushed::Full => return Ok(Some(*last)),
+                    Pushed::Ends => {
+                        let index = *last;
+                        self.seek_again(index)?;
+                        return Ok(Some(index));
                     }
-                    timeout = Duration::ZERO;
-                }
+                },
                 Some(Err(error)) => {
                     self.react(&error)?;
                     return Ok(None);
@@ -247,25 +265,19 @@ impl KafkaSource {
     }
 
     fn start_at(&mut self, starts: &[Start]) -> Result<()> {
-        let committed = self.committed(
-            starts.iter().filter(|start| start.position.is_none()).map(|start| &start.partition),
-        )?;
         let mut list = TopicPartitionList::new();
         let mut to_commit = TopicPartitionList::new();
-        for Start { partition, position } in starts {
-            let known = match position {
-                Some(position) => (position.next_offset > 0).then_some(position.next_offset),
-                None => committed.get(partition).copied(),
-            };
-            let offset = match known {
-                Some(offset) => self.checked(partition, offset)?,
+        for (start, known) in starts.iter().zip(self.known(starts)?) {
+            let partition = &start.partition;
+            let (offset, planned) = match known {
+                Some((offset, planned)) => (self.checked(partition, offset)?, planned),
                 None => {
                     let offset = self.first_offset(partition)?;
                     // Else a crash before the first commit would start after what arrives until then.
-                    if position.is_none() && self.start == StartAt::Latest {
+                    if start.position.is_none() && self.start == StartAt::Latest {
                         add(&mut to_commit, partition, offset)?;
                     }
-                    offset
+                    (offset, None)
                 }
             };
             add(&mut list, partition, offset)?;
@@ -277,6 +289,7 @@ impl KafkaSource {
                 rows: Vec::new(),
                 since: None,
                 is_at_end: false,
+                planned,
             });
         }
         self.consumer
@@ -303,28 +316,29 @@ impl KafkaSource {
             .map_err(|error| self.failed("cannot give partitions back", &error))
     }
 
-    /// Goes back to what the group has committed, or to where this lane has started.
-    pub fn rewind(&mut self) -> Result<()> {
-        let partitions: Vec<Partition> =
-            self.assigned.iter().map(|assigned| assigned.partition.clone()).collect();
-        if partitions.is_empty() {
-            return Ok(());
-        }
-        let committed = self.committed(&partitions)?;
+    /// Goes back to where the sink or the group says, or to where this lane has started.
+    pub fn rewind(&mut self, starts: &[Start]) -> Result<()> {
         let mut list = TopicPartitionList::new();
-        for assigned in &mut self.assigned {
-            let offset = committed.get(&assigned.partition).copied().unwrap_or(assigned.start_offset);
-            assigned.restart(offset);
+        for (start, known) in starts.iter().zip(self.known(starts)?) {
+            let of_start = |assigned: &&mut Assigned| assigned.partition == start.partition;
+            let Some(assigned) = self.assigned.iter_mut().find(of_start) else { continue };
+            let (offset, planned) = known.unwrap_or((assigned.start_offset, None));
+            assigned.restart(offset, planned);
             add(&mut list, &assigned.partition, offset)?;
         }
-        let sought = self
-            .consumer
-            .seek_partitions(list, ASK)
-            .map_err(|error| self.failed("cannot go back", &error))?;
-        for element in sought.elements() {
-            element.error().map_err(|error| self.failed("cannot go back", &error))?;
-        }
-        Ok(())
+        if list.count() > 0 { self.seek(list) } else { Ok(()) }
+    }
+
+    /// For each start the offset and what is planned from there, as the sink or the group has them; `None` where nobody
+    /// has read the partition yet.
+    fn known(&self, starts: &[Start]) -> Result<Vec<Option<(u64, Option<u64>)>>> {
+        let of_group = starts.iter().filter(|start| start.position.is_none()).map(|start| &start.partition);
+        let committed = self.committed(of_group)?;
+        let known = |start: &Start| match &start.position {
+            Some(position) => (position.next_offset > 0).then_some((position.next_offset, start.planned)),
+            None => committed.get(&start.partition).copied(),
+        };
+        Ok(starts.iter().map(known).collect())
     }
 
     /// For a sink that keeps the lane waiting: shows the group that this member lives. After a second the fetching
@@ -347,12 +361,34 @@ impl KafkaSource {
         let KafkaSource { consumer, assigned, last, limits, .. } = self;
         match consumer.poll(Duration::ZERO) {
             Some(Ok(message)) => {
-                push(&message, assigned, last, limits);
+                if let Pushed::Ends = push(&message, assigned, last, limits) {
+                    let index = *last;
+                    self.seek_again(index)?;
+                }
                 Ok(())
             }
             Some(Err(error)) => self.react(&error),
             None => Ok(()),
         }
+    }
+
+    /// Fetches a partition's next row anew, which was passed over.
+    fn seek_again(&mut self, index: usize) -> Result<()> {
+        let Assigned { partition, next_offset, .. } = &self.assigned[index];
+        let mut list = TopicPartitionList::new();
+        add(&mut list, partition, *next_offset)?;
+        self.seek(list)
+    }
+
+    fn seek(&self, list: TopicPartitionList) -> Result<()> {
+        let sought = self
+            .consumer
+            .seek_partitions(list, ASK)
+            .map_err(|error| self.failed("cannot go back", &error))?;
+        for element in sought.elements() {
+            element.error().map_err(|error| self.failed("cannot go back", &error))?;
+        }
+        Ok(())
     }
 
     fn note_poll(&mut self) {
@@ -403,6 +439,30 @@ impl KafkaSource {
             return Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::AssignmentLost));
         }
         self.consumer.commit(offsets, CommitMode::Sync)
+    }
+
+    /// See [`super::Source::commit`].
+    pub fn commit_starts(&mut self, starts: &[Start]) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        for Start { partition, position, planned } in starts {
+            let Some(position) = position else { continue };
+            let offset = i64::try_from(position.next_offset).unwrap_or(i64::MAX);
+            let mut element = list.add_partition(&partition.topic, partition.number);
+            element.set_offset(Offset::Offset(offset)).map_err(|error| of_partition(partition, &error))?;
+            if let Some(planned) = planned {
+                element.set_metadata(format!("{PLANNED}{planned}"));
+            }
+        }
+        let asked = Instant::now();
+        loop {
+            match self.commit(&list, starts.iter().map(|start| &start.partition)) {
+                Ok(()) => return Ok(()),
+                Err(error) if is_lost(&error) || asked.elapsed() > OUTCOME => {
+                    return Err(self.failed("the positions are not committed", &error));
+                }
+                Err(_) => self.keep_alive()?,
+            }
+        }
     }
 
     fn owns<'p>(&self, partitions: impl IntoIterator<Item = &'p Partition>) -> bool {
@@ -465,7 +525,7 @@ impl KafkaSource {
     fn committed<'p>(
         &self,
         partitions: impl IntoIterator<Item = &'p Partition>,
-    ) -> Result<HashMap<Partition, u64>> {
+    ) -> Result<HashMap<Partition, (u64, Option<u64>)>> {
         let asked = list(partitions);
         if asked.count() == 0 {
             return Ok(HashMap::new());
@@ -509,7 +569,7 @@ impl KafkaSource {
                     .consumer
                     .offsets_for_times(asked, 2 * ASK)
                     .map_err(|error| self.failed("cannot ask for a time", &error))?;
-                offsets(&found).get(partition).copied().unwrap_or(high)
+                offsets(&found).get(partition).map_or(high, |(offset, _)| *offset)
             }
         })
     }
@@ -652,25 +712,34 @@ impl Drop for KafkaSource {
 }
 
 impl Assigned {
-    /// Takes a row; says whether the batch is full.
-    fn push(&mut self, message: &BorrowedMessage<'_>, limits: &Limits) -> bool {
+    /// Takes a row.
+    fn push(&mut self, message: &BorrowedMessage<'_>, limits: &Limits) -> Pushed {
+        let offset = u64::try_from(message.offset()).unwrap_or(0);
+        if let Some(planned) = self.planned.filter(|planned| offset >= *planned) {
+            self.planned = None;
+            if !self.rows.is_empty() {
+                self.next_offset = planned;
+                return Pushed::Ends;
+            }
+        }
         let payload = message.payload().unwrap_or_default();
         let cut_from = (payload.len() as u64 > limits.row_bytes).then_some(payload.len() as u64);
         let kept = if cut_from.is_some() { &payload[..payload.len().min(CUT_BYTES)] } else { payload };
         let start = self.bytes.len();
         self.bytes.extend_from_slice(kept);
-        let offset = u64::try_from(message.offset()).unwrap_or(0);
         self.rows.push(RawRow { offset, start, end: self.bytes.len(), cut_from });
         self.next_offset = offset + 1;
         self.is_at_end = false;
         if self.since.is_none() {
             self.since = Some(Instant::now());
         }
-        self.rows.len() >= limits.rows || self.bytes.len() >= limits.bytes
+        let is_full = self.rows.len() >= limits.rows || self.bytes.len() >= limits.bytes;
+        if is_full || self.planned == Some(self.next_offset) { Pushed::Full } else { Pushed::More }
     }
 
-    fn restart(&mut self, offset: u64) {
+    fn restart(&mut self, offset: u64, planned: Option<u64>) {
         self.next_offset = offset;
+        self.planned = planned;
         self.bytes.clear();
         self.rows.clear();
         self.since = None;
@@ -678,14 +747,19 @@ impl Assigned {
     }
 }
 
-/// Gives a message to its partition, whose index is noted in `last`; says whether its batch is full. One of a
-/// partition that is not this lane's any more is left to its owner.
-fn push(message: &BorrowedMessage<'_>, assigned: &mut [Assigned], last: &mut usize, limits: &Limits) -> bool {
+/// Gives a message to its partition, whose index is noted in `last`. One of a partition that is not this lane's
+/// any more is left to its owner.
+fn push(
+    message: &BorrowedMessage<'_>,
+    assigned: &mut [Assigned],
+    last: &mut usize,
+    limits: &Limits,
+) -> Pushed {
     let (topic, number) = (message.topic(), message.partition());
     let is_it =
         |assigned: &Assigned| assigned.partition.number == number && *assigned.partition.topic == *topic;
     if !assigned.get(*last).is_some_and(is_it) {
-        let Some(index) = assigned.iter().position(is_it) else { return false };
+        let Some(index) = assigned.iter().position(is_it) else { return Pushed::More };
         *last = index;
     }
     assigned[*last].push(message, limits)
@@ -693,17 +767,23 @@ fn push(message: &BorrowedMessage<'_>, assigned: &mut [Assigned], last: &mut usi
 
 fn add(list: &mut TopicPartitionList, partition: &Partition, offset: u64) -> Result<()> {
     let offset = Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX));
-    list.add_partition_offset(&partition.topic, partition.number, offset).map_err(|error| {
-        Error::Running(format!("partition {} of `{}`: {error}", partition.number, partition.topic))
-    })
+    list.add_partition_offset(&partition.topic, partition.number, offset)
+        .map_err(|error| of_partition(partition, &error))
 }
 
-/// The offsets of a list of librdkafka, without the partitions that have none.
-fn offsets(list: &TopicPartitionList) -> HashMap<Partition, u64> {
+fn of_partition(partition: &Partition, error: &KafkaError) -> Error {
+    Error::Running(format!("partition {} of `{}`: {error}", partition.number, partition.topic))
+}
+
+/// The offsets of a list of librdkafka with what is planned from there, without the partitions that have none.
+fn offsets(list: &TopicPartitionList) -> HashMap<Partition, (u64, Option<u64>)> {
     let elements = list.elements();
     let with_offset =
         elements.iter().zip(partitions(list)).filter_map(|(element, partition)| match element.offset() {
-            Offset::Offset(offset) => Some((partition, u64::try_from(offset).ok()?)),
+            Offset::Offset(offset) => {
+                let planned = element.metadata().strip_prefix(PLANNED).and_then(|end| end.parse().ok());
+                Some((partition, (u64::try_from(offset).ok()?, planned)))
+            }
             _ => None,
         });
     with_offset.collect()
@@ -734,7 +814,7 @@ fn member_config(source: &Config, pipeline: &Pipeline, place: &Place<'_>) -> Cli
     // librdkafka refuses a session that is longer than the time between two polls.
     let poll_ms = session_ms.max(300_000);
     let mut config = client_config(source.connection(), place.folder);
-    let group_keeps_positions = matches!(pipeline.sink, Sink::Kafka(_));
+    let group_keeps_positions = matches!(pipeline.sink, Sink::Kafka(_) | Sink::Clickhouse(_));
     config
         .set("group.id", source.group(&pipeline.name))
         // A host that is back before its session has ended goes on with its partitions at once.

@@ -73,6 +73,9 @@ pub struct Start {
     pub partition: Partition,
     /// The position that the sink keeps; `None` when the source's own group keeps it.
     pub position: Option<Position>,
+    /// The end of the rows that the sink has begun to write and must write again as they were: no batch goes across
+    /// this offset. A group that keeps positions keeps it beside them.
+    pub planned: Option<u64>,
 }
 
 impl Source {
@@ -106,10 +109,12 @@ impl Source {
     /// an error. Standard input and pipes begin anew each time: their positions are not worth keeping.
     pub fn assign(&mut self, starts: &[Start]) -> Result<()> {
         match self {
-            Source::File { file, .. } => starts
-                .iter()
-                .filter_map(|start| start.position.as_ref())
-                .try_for_each(|position| file.seek(position)),
+            Source::File { file, .. } => starts.iter().try_for_each(|start| {
+                let Some(position) = &start.position else { return Ok(()) };
+                file.seek(position)?;
+                file.set_planned(start.planned);
+                Ok(())
+            }),
             Source::Kafka(kafka) => kafka.assign(starts),
         }
     }
@@ -130,7 +135,7 @@ impl Source {
                 file.partition().topic
             ))),
             Source::File { .. } => self.assign(starts),
-            Source::Kafka(kafka) => kafka.rewind(),
+            Source::Kafka(kafka) => kafka.rewind(starts),
         }
     }
 
@@ -139,6 +144,18 @@ impl Source {
         match self {
             Source::File { .. } => Ok(()),
             Source::Kafka(kafka) => kafka.keep_alive(),
+        }
+    }
+
+    /// Keeps positions in the group, with what is planned from there, for a sink that cannot keep them with its rows.
+    /// Afterwards they survive the end of this process, and the group is known to be this lane's still.
+    ///
+    /// # Errors
+    /// [`Error::Rewind`] when the group has given a partition to others, or does not answer.
+    pub fn commit(&mut self, starts: &[Start]) -> Result<()> {
+        match self {
+            Source::File { .. } => Ok(()),
+            Source::Kafka(kafka) => kafka.commit_starts(starts),
         }
     }
 

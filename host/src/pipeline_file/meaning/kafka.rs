@@ -163,14 +163,8 @@ impl Check<'_> {
     /// TLS, the user and the settings of librdkafka in `section`.
     fn access(&mut self, section: &str, tls: Option<&Tls>, sasl: Option<&Sasl>, options: &Options) {
         match tls {
-            Some(tls) => self.tls(section, tls),
-            // Whoever writes the key wants encryption, which this is not.
-            None if self.is_written(&[section, "kafka", "tls"]) => {
-                let message = "`tls` is empty, which is no TLS; write `tls: {}` for TLS with the authorities that \
-                               the system trusts, or leave it out";
-                self.add(&[section, "kafka", "tls"], message);
-            }
-            None => {}
+            Some(tls) => self.tls([section, "kafka"], tls),
+            None => self.empty_tls([section, "kafka"]),
         }
         if let Some(sasl) = sasl {
             for (key, text) in [("username", sasl.username.as_str()), ("password", sasl.password.reveal())] {
@@ -186,10 +180,19 @@ impl Check<'_> {
         }
     }
 
-    fn tls(&mut self, section: &str, tls: &Tls) {
+    /// Whoever writes the key wants encryption, which nothing is not.
+    pub(super) fn empty_tls(&mut self, [section, kind]: [&str; 2]) {
+        if self.is_written(&[section, kind, "tls"]) {
+            let message = "`tls` is empty, which is no TLS; write `tls: {}` for TLS with the authorities that the system \
+                           trusts, or leave it out";
+            self.add(&[section, kind, "tls"], message);
+        }
+    }
+
+    pub(super) fn tls(&mut self, [section, kind]: [&str; 2], tls: &Tls) {
         let files = [("ca", &tls.ca), ("certificate", &tls.certificate), ("key", &tls.key)];
         for (key, path) in files.iter().filter_map(|(key, path)| Some((*key, path.as_ref()?))) {
-            let at = [section, "kafka", "tls", key];
+            let at = [section, kind, "tls", key];
             if path.is_empty() {
                 self.add(&at, format!("the path in `{key}` is empty"));
             } else if path.contains("-----BEGIN") {
@@ -207,7 +210,7 @@ impl Check<'_> {
         ];
         for (key, is_given, needed, is_there) in pairs {
             if is_given && !is_there {
-                self.add(&[section, "kafka", "tls", key], format!("`{key}` needs `{needed}` beside it"));
+                self.add(&[section, kind, "tls", key], format!("`{key}` needs `{needed}` beside it"));
             }
         }
     }
@@ -221,7 +224,7 @@ impl Check<'_> {
         }
     }
 
-    fn time(&mut self, path: &[&str], time: Span, least_ms: u64, most_ms: u64) {
+    pub(super) fn time(&mut self, path: &[&str], time: Span, least_ms: u64, most_ms: u64) {
         let [least, most] = [least_ms, most_ms].map(|ms| Span(Duration::from_millis(ms)));
         if !(least..=most).contains(&time) {
             let name = path.last().copied().unwrap_or_default();
@@ -309,9 +312,10 @@ impl Check<'_> {
     fn lanes(&mut self) {
         let Pipeline { source, sink, lanes, .. } = &self.loaded.pipeline;
         self.range(&["lanes"], *lanes as u64, 1, LANES, "");
-        if *lanes > 1 && (source.kafka().is_none() || sink.kafka().is_none()) {
-            let message = "more than one lane needs a `kafka` source, whose partitions the lanes share, and a `kafka` \
-                           sink; leave `lanes` out";
+        let is_shared = matches!(sink, Sink::Kafka(_) | Sink::Timescale(_) | Sink::Clickhouse(_));
+        if *lanes > 1 && (source.kafka().is_none() || !is_shared) {
+            let message = "more than one lane needs a `kafka` source, whose partitions the lanes share, and a sink that \
+                           takes rows from several: `kafka`, `timescale` or `clickhouse`; leave `lanes` out";
             self.add(&["lanes"], message);
         }
     }

@@ -91,7 +91,7 @@ impl ParquetFile {
             })?,
         };
         let Some(unread) = unread else { return Ok(None) };
-        let rows = rows_within(&unread, limits.bytes);
+        let rows = rows_within(&unread, limits.bytes).min(limits.rows);
         if rows < unread.num_rows() {
             self.unread = Some(unread.slice(rows, unread.num_rows() - rows));
         }

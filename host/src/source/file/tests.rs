@@ -249,6 +249,27 @@ fn a_csv_file_has_a_header_after_a_seek_and_its_first_row_in_the_fingerprint() {
 }
 
 #[test]
+fn no_batch_goes_across_what_is_planned() {
+    let folder = Folder::new();
+    folder.write("a", many_lines(100).as_bytes());
+    for (planned, ends) in [
+        (Some(25), vec![20, 25, 35, 45]),
+        (Some(20), vec![20, 30, 40, 50]),
+        (Some(10), vec![20, 30, 40, 50]),
+        (None, vec![20, 30, 40, 50]),
+    ] {
+        let open = || folder.open_with("a", &Decode::default(), &limits(10, 1 << 20, 50)).unwrap();
+        let first = open().next_batch().unwrap().unwrap().next;
+        let mut source = open();
+        source.seek(&first).unwrap();
+        source.set_planned(planned);
+        let batches: Vec<_> = (0..4).map(|_| source.next_batch().unwrap().unwrap()).collect();
+        let seen: Vec<_> = batches.iter().map(|batch| batch.next.next_offset).collect();
+        assert_eq!(seen, ends, "{planned:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_opened() {
     let folder = Folder::new();
     folder.write("text.gz", b"{}\n");
