@@ -229,7 +229,7 @@ impl<'a> Lane<'a> {
 
     /// Begins with partitions.
     fn take(&mut self, partitions: &[Partition]) -> Result<()> {
-        let starts = self.starts(partitions)?;
+        let starts = self.starts(partitions).inspect_err(|_| self.source.put_back(partitions))?;
         self.source.assign(&starts)?;
         if let Some(header) = self.source.header() {
             self.decoder.set_header(header);

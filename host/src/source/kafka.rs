@@ -264,6 +264,11 @@ impl KafkaSource {
         })
     }
 
+    /// See [`super::Source::put_back`].
+    pub fn put_back(&self, partitions: &[Partition]) {
+        self.consumer.context().put_back(Rebalance::Assigned(partitions.to_vec()));
+    }
+
     fn start_at(&mut self, starts: &[Start]) -> Result<()> {
         let mut list = TopicPartitionList::new();
         let mut to_commit = TopicPartitionList::new();

@@ -119,6 +119,14 @@ impl Source {
         }
     }
 
+    /// Gives partitions to the lane once more with [`Source::receive`]: where they start is not known yet.
+    pub fn put_back(&mut self, partitions: &[Partition]) {
+        match self {
+            Source::File { is_assigned, .. } => *is_assigned = false,
+            Source::Kafka(kafka) => kafka.put_back(partitions),
+        }
+    }
+
     /// Gives partitions back.
     pub fn release(&mut self, partitions: &[Partition]) -> Result<()> {
         match self {
