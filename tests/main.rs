@@ -11,3 +11,4 @@ mod kafka;
 mod kafka_faults;
 mod kill;
 mod quickstart;
+mod timescale;

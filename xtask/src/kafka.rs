@@ -7,7 +7,6 @@ use std::fs::File;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{Read, Seek};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::detached::{self, STOP};
 use crate::{packages, target_folder};
 
 /// The newest version of which Maven Central has both the broker and its tools.
@@ -33,9 +33,6 @@ const READY: &str = "Kafka Server started";
 /// A busy machine is slow; a broker that needs longer than this hangs.
 const START: Duration = Duration::from_secs(60);
 
-/// An orderly stop takes less than a second; a broker that needs longer than this hangs.
-const STOP: Duration = Duration::from_secs(30);
-
 /// How long to wait for an answer from a port of this machine.
 const CONNECT: Duration = Duration::from_secs(2);
 
@@ -44,7 +41,7 @@ const SHOWN_LINES: usize = 12;
 
 /// A process ends with its own standard input: it is killed when the other end of that pipe is closed, which
 /// the system does even when nobody else can.
-const ENDS_WITH_STDIN: &str = "exec 3<&0 </dev/null; (read -r _ <&3; kill -9 $$) & exec 3<&-; exec \"$@\"";
+pub(crate) const ENDS_WITH_STDIN: &str = "exec 3<&0 </dev/null; (read -r _ <&3; kill -9 $$) & exec 3<&-; exec \"$@\"";
 
 /// What a broker is to be.
 #[derive(Debug, Clone, Default)]
@@ -101,19 +98,13 @@ impl Broker {
     /// See [`detached_process`] and [`stop_detached`].
     pub fn detached(options: Options) -> Result<u32> {
         std::fs::create_dir_all(&options.folder)?;
-        let mut lock = open(&pid_file(&options.folder))?;
-        // The broker inherits the open file as its standard input, and with it the lock, for as long as it lives.
-        if lock.try_lock().is_err() {
-            bail!("a broker runs already in `{}`", options.folder.display());
-        }
-        lock.set_len(0)?;
+        let mut lock = detached::lock(&pid_file(&options.folder))?;
         let files = Files::prepare(options)?;
         let log_start = files.log_length();
         let mut command = files.java();
-        // Ctrl-C in the terminal is for the command that started it.
-        command.process_group(0).stdin(lock.try_clone()?);
+        lock.hand_to(&mut command)?;
         let mut child = files.spawn(&mut command)?;
-        std::io::Write::write_all(&mut lock, child.id().to_string().as_bytes())?;
+        lock.keep(&child)?;
         let ready = files.wait_until_ready(&mut child, log_start);
         if ready.is_err() {
             child.kill()?;
@@ -230,34 +221,12 @@ impl Drop for Broker {
 
 /// The number of the process of the detached broker that runs in this folder.
 pub fn detached_process(folder: &Path) -> Result<Option<u32>> {
-    let path = pid_file(folder);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let mut file = open(&path)?;
-    if file.try_lock().is_ok() {
-        return Ok(None);
-    }
-    let mut content = String::new();
-    file.read_to_string(&mut content)?;
-    let id = content.parse().with_context(|| format!("`{}` names no process", path.display()))?;
-    Ok(Some(id))
+    detached::process(&pid_file(folder))
 }
 
 /// Stops the detached broker that runs in this folder and waits for its end; says whether there was one.
 pub fn stop_detached(folder: &Path) -> Result<bool> {
-    let Some(id) = detached_process(folder)? else { return Ok(false) };
-    let id = i32::try_from(id).ok().and_then(Pid::from_raw).context("a process has a positive number")?;
-    kill_process(id, Signal::TERM)?;
-    let started = Instant::now();
-    while detached_process(folder)?.is_some() {
-        if started.elapsed() > STOP {
-            // It can have ended since it was looked for.
-            let _ = kill_process(id, Signal::KILL);
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(true)
+    detached::stop(&pid_file(folder), Signal::TERM)
 }
 
 /// A broker's folder, with all that is decided before it starts.
@@ -444,7 +413,7 @@ fn why(ended: Option<ExitStatus>) -> String {
 }
 
 /// The last lines of a log, without the places in Java's source that an error came by.
-fn last_lines(words: &str) -> String {
+pub(crate) fn last_lines(words: &str) -> String {
     let lines: Vec<&str> = words
         .lines()
         .filter(|line| !line.starts_with('\t') && !line.trim().is_empty())
@@ -468,13 +437,13 @@ fn random() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 
-fn address(port: u16) -> String {
+pub(crate) fn address(port: u16) -> String {
     SocketAddr::from(([127, 0, 0, 1], port)).to_string()
 }
 
 /// A port on which nobody listens, below those that systems give to outgoing connections. Among those, a client
 /// that tries to reach a broker which is down could get the broker's port itself, and then keep it.
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     for _ in 0..100 {
         let port = 15_000 + u16::try_from(random() % 17_000)?;
         if is_free(port) {
@@ -499,19 +468,13 @@ fn pid_file(folder: &Path) -> PathBuf {
     folder.join("kafka.pid")
 }
 
-/// Opens a file for reading and writing, made when absent.
-fn open(path: &Path) -> Result<File> {
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
-    file.with_context(|| format!("cannot open `{}`", path.display()))
-}
-
 /// The folder with the jars of Kafka, which are downloaded when they are not there yet.
 pub fn jars() -> Result<PathBuf> {
     let services = target_folder().join("services");
     std::fs::create_dir_all(&services)?;
     let folder = services.join(format!("kafka-{VERSION}"));
     // Two processes may want them at the same time: one downloads, the other waits.
-    let lock = open(&services.join("lock"))?;
+    let lock = detached::open(&services.join("lock"))?;
     lock.lock()?;
     let model = project_object_model();
     // The folder gets its name when it is complete, and is downloaded again when other jars are wanted.
@@ -642,7 +605,7 @@ mod tests {
         assert!(serves(&address(port)) && !is_free(port));
         assert_eq!(detached_process(folder.path()).unwrap(), Some(id));
         let error = Broker::detached(options(folder.path())).unwrap_err().to_string();
-        assert!(error.starts_with("a broker runs already in"), "{error}");
+        assert!(error.starts_with("a server runs already in"), "{error}");
         assert!(stop_detached(folder.path()).unwrap());
         assert_eq!(detached_process(folder.path()).unwrap(), None);
         assert!(!serves(&address(port)));

@@ -9,10 +9,12 @@ use anyhow::{Context, Result, bail};
 
 pub mod bench;
 pub mod chaos;
+pub mod detached;
 pub mod guests;
 pub mod kafka;
 pub mod lint;
 pub mod packages;
+pub mod postgres;
 pub mod quickstart;
 pub mod sample;
 pub mod services;

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Result;
 
-use crate::{Missing, apt_install};
+use crate::{Missing, apt_install, postgres};
 
 /// The oldest Java that runs the broker.
 const NEEDED_JAVA: u32 = 17;
@@ -67,6 +67,14 @@ const FOR_BROKER: [Need; 2] = [
     },
 ];
 
+/// For the database.
+const FOR_POSTGRES: [Need; 1] = [Need {
+    name: "PostgreSQL",
+    is_there: || postgres::programs().is_some(),
+    debian: &["postgresql"],
+    homebrew: &["postgresql@17"],
+}];
+
 const HOMEBREW_JAVA: &str = "openjdk";
 
 /// Stands for the package that [`java_package`] names.
@@ -77,14 +85,19 @@ pub fn for_build() -> Result<()> {
     provide(&[&FOR_BUILD])
 }
 
-/// Sees to it that the host can be built and that its tests can start a broker.
+/// Sees to it that the host can be built and that its tests can start the servers.
 pub fn for_tests() -> Result<()> {
-    provide(&[&FOR_BUILD, &FOR_BROKER])
+    provide(&[&FOR_BUILD, &FOR_BROKER, &FOR_POSTGRES])
 }
 
 /// Sees to it that a broker can be started.
 pub fn for_broker() -> Result<()> {
     provide(&[&FOR_BROKER])
+}
+
+/// Sees to it that a PostgreSQL can be started.
+pub fn for_postgres() -> Result<()> {
+    provide(&[&FOR_POSTGRES])
 }
 
 /// Whether a broker can be started without installing anything.
