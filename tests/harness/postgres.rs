@@ -13,7 +13,7 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use xtask::postgres::{Options, Server};
 
 use super::kafka::{Candle, Fate, Kafka, unique};
-use super::{Folder, NOW, Running, guests, start};
+use super::{Folder, Running, guests, start};
 
 /// A database of a test's own.
 pub struct Postgres {
@@ -340,6 +340,12 @@ impl<'p> FilePipeline<'p> {
     }
 }
 
+/// The columns of candles with a revision, which the built-in set has not.
+pub const REVISED: &str = "decode: { columns: [{ name: timestamp, type: timestamp }, { name: open, type: float }, \
+    { name: high, type: float }, { name: low, type: float }, { name: close, type: float }, { name: volume, type: float }, \
+    { name: source, type: text }, { name: symbol, type: text }, { name: timeframe, type: text }, \
+    { name: revision, type: integer }] }\n";
+
 /// A candle of a minute as a line of JSON; `more` is added to it, such as `,"revision":1`.
 pub fn candle(minute: i64, close: f64, more: &str) -> String {
     let timestamp = 1_767_571_200_000 + minute * 60_000;
@@ -355,6 +361,3 @@ pub fn tidegate(folder: &Folder, arguments: &[&str]) -> super::Outcome {
     command.current_dir(folder.path(".")).args(arguments).arg("--guests").arg(guests());
     start(&mut command).finish()
 }
-
-/// The time that rules are told.
-pub const TOLD: &str = NOW;

@@ -2,27 +2,39 @@
 
 use std::path::{Path, PathBuf};
 
+use arrow_schema::SchemaRef;
 use clap::Args;
 
-use super::{FILES_ARE_WRONG, Global, list, print};
+use super::{FILES_ARE_WRONG, Global, SURROUNDINGS_ARE_WRONG, list, print};
+use crate::decode::Decoder;
 use crate::error::Result;
-use crate::pipeline_file;
+use crate::kafka::Patience;
+use crate::lane::{self, Place, RunOptions};
 use crate::pipeline_file::finding::Finding;
-use crate::rule::{Component, fit};
+use crate::pipeline_file::{self, Loaded};
+use crate::rule::{Component, Slot, fit};
+use crate::shutdown::Shutdown;
+use crate::sink::Sink;
+use crate::source::Source;
 
 /// Check pipeline files without running them
 ///
 /// Says all that is wrong with file, line and column, and nothing when all is right: keys, values, components,
-/// the columns that rules read, and their settings. No data are read or written.
+/// the columns that rules read, and their settings. No data are read or written. With `--connect` it also asks the
+/// servers whether their topics and tables fit, and changes nothing there.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 EXAMPLES:
   tidegate check pipelines/*.yaml
-  tidegate check validate.yaml --json | jq -r .message")]
+  tidegate check validate.yaml --json | jq -r .message
+  tidegate check pipelines/timescale.yaml --connect")]
 pub struct Arguments {
     /// Pipeline files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Connect to source and sink, and say what is wrong with their topics and tables
+    #[arg(long)]
+    connect: bool,
     /// Print each finding as one JSON object a line, on standard output
     #[arg(long)]
     json: bool,
@@ -30,18 +42,57 @@ pub struct Arguments {
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
     let guests = global.guests_folder();
-    let findings: Vec<Finding> = arguments.files.iter().flat_map(|path| file(path, &guests)).collect();
-    if findings.is_empty() {
-        return Ok(0);
+    let (mut findings, mut code) = (Vec::new(), 0);
+    for path in &arguments.files {
+        let of_file = file(path, &guests);
+        if !of_file.is_empty() {
+            code = code.max(FILES_ARE_WRONG);
+            findings.extend(of_file);
+        } else if arguments.connect {
+            let (of_servers, worst) = servers(path, &guests);
+            code = code.max(worst);
+            findings.extend(of_servers);
+        }
     }
     if !arguments.json {
         list(&findings);
-        return Ok(FILES_ARE_WRONG);
+        return Ok(code);
     }
     for finding in &findings {
         print(&format!("{}\n", serde_json::json!(finding)))?;
     }
-    Ok(FILES_ARE_WRONG)
+    Ok(code)
+}
+
+/// What the servers of a pipeline say, whose file is right, and the exit code.
+fn servers(path: &Path, guests: &Path) -> (Vec<Finding>, u8) {
+    let loaded = match pipeline_file::read(path) {
+        Ok(loaded) => loaded,
+        Err(findings) => return (findings, FILES_ARE_WRONG),
+    };
+    let found = |place: &str, sentences: &[String]| -> Vec<Finding> {
+        sentences.iter().map(|sentence| loaded.finding(&[place], sentence)).collect()
+    };
+    let patience = Patience { forever: false, shutdown: Shutdown::default() };
+    let place = Place { folder: &loaded.folder, instance: "check", lane: 0, until_end: false, patience };
+    let partitions = match Source::check(&loaded.pipeline, &place) {
+        Ok(partitions) => partitions,
+        Err(error) => return (found("source", &[error.to_string()]), error.code()),
+    };
+    match schema(&loaded, guests).and_then(|schema| Sink::check(&loaded.pipeline, &schema, partitions, &place)) {
+        Ok(sentences) if sentences.is_empty() => (Vec::new(), 0),
+        Ok(sentences) => (found("sink", &sentences), SURROUNDINGS_ARE_WRONG),
+        Err(error) => (found("sink", &[error.to_string()]), error.code()),
+    }
+}
+
+/// The columns of the rows after the rules.
+pub(super) fn schema(loaded: &Loaded, guests: &Path) -> Result<SchemaRef> {
+    let options = RunOptions { guests: guests.into(), ..RunOptions::default() };
+    let components = lane::load_components(loaded, &options)?;
+    let decoder = Decoder::new(&loaded.pipeline.decode)?;
+    let rules = lane::open_rules(loaded, &components, &decoder)?;
+    Ok(rules.last().map_or(decoder.schema(), Slot::schema).clone())
 }
 
 /// All that is wrong with one pipeline file.

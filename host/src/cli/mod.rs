@@ -35,6 +35,9 @@ struct Cli {
 /// The exit code of [`Error::Files`].
 const FILES_ARE_WRONG: u8 = 2;
 
+/// The exit code of [`Error::Surroundings`].
+const SURROUNDINGS_ARE_WRONG: u8 = 3;
+
 const EXIT_CODES: &str = "\
 EXIT CODES:
   0    done; also when one signal asked to stop
@@ -103,7 +106,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&global, &arguments),
         Command::Inspect(arguments) => inspect::run(&global, &arguments),
         Command::Dlq(arguments) => dlq::run(&global, &arguments),
-        Command::Schema(arguments) => schema::run(&arguments),
+        Command::Schema(arguments) => schema::run(&global, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     };
     match result {

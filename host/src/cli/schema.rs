@@ -1,12 +1,20 @@
 //! `tidegate schema`
 
-use clap::Args;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::{pretty, print};
-use crate::error::Result;
-use crate::pipeline_file;
+use arrow_schema::{Field, Schema, SchemaRef};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
 
-/// Print the JSON Schema of pipeline files
+use super::{FILES_ARE_WRONG, Global, check, list, pretty, print};
+use crate::decode::Decoder;
+use crate::error::{Error, Result};
+use crate::pipeline_file::{self, Decode, Limits, Pipeline};
+use crate::rule::Component;
+use crate::sink::timescale;
+
+/// Print the JSON Schema of pipeline files, or the statements that make a sink's tables
 ///
 /// Editors with a YAML language server complete and check pipeline files with it.
 #[derive(Debug, Args)]
@@ -14,10 +22,94 @@ use crate::pipeline_file;
 EXAMPLES:
   tidegate schema > pipeline.schema.json
   # and as the first line of a pipeline file:
-  # yaml-language-server: $schema=./pipeline.schema.json")]
-pub struct Arguments {}
+  # yaml-language-server: $schema=./pipeline.schema.json
+  tidegate schema sql --sink timescale pipelines/timescale.yaml | psql market")]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: Option<What>,
+}
 
-pub fn run(_: &Arguments) -> Result<u8> {
-    print(&pretty(&pipeline_file::json_schema()))?;
+#[derive(Debug, Subcommand)]
+enum What {
+    Sql(Sql),
+}
+
+/// Print the statements that make a sink's tables
+///
+/// They are those that `create: true` runs. Nothing is connected to.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+EXAMPLES:
+  tidegate schema sql --sink timescale pipelines/timescale.yaml
+  tidegate schema sql --sink timescale          # for candles after validate, dedup and enrich")]
+struct Sql {
+    /// For which database
+    #[arg(long, value_enum)]
+    sink: Database,
+    /// The pipeline whose rows the tables are for
+    #[arg(value_name = "FILE")]
+    pipeline: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Database {
+    /// TimescaleDB, or PostgreSQL without the statements that begin with `SELECT` and `ALTER`
+    Timescale,
+}
+
+/// The rules whose columns are in the tables when no pipeline is given.
+const USUAL_RULES: [&str; 3] = ["validate", "dedup", "enrich"];
+
+pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
+    match &arguments.what {
+        None => print(&pretty(&pipeline_file::json_schema())).map(|()| 0),
+        Some(What::Sql(sql)) => self::sql(global, sql),
+    }
+}
+
+fn sql(global: &Global, arguments: &Sql) -> Result<u8> {
+    let (pipeline, schema) = match &arguments.pipeline {
+        None => usual(global, arguments.sink)?,
+        Some(path) => match pipeline_file::read(path) {
+            Ok(loaded) => {
+                let schema = check::schema(&loaded, &global.guests_folder())?;
+                (loaded.pipeline, schema)
+            }
+            Err(findings) => {
+                list(&findings);
+                return Ok(FILES_ARE_WRONG);
+            }
+        },
+    };
+    let statements = match (arguments.sink, &pipeline.sink) {
+        (Database::Timescale, pipeline_file::Sink::Timescale(config)) => {
+            timescale::statements(config, &pipeline, &schema)?
+        }
+        (Database::Timescale, _) => {
+            return Err(Error::Files(format!("the pipeline `{}` has no `timescale` sink", pipeline.name)));
+        }
+    };
+    print(&statements.iter().map(|statement| format!("{statement};\n")).collect::<String>())?;
     Ok(0)
+}
+
+/// A pipeline with the usual rules, and the columns of its rows.
+fn usual(global: &Global, sink: Database) -> Result<(Pipeline, SchemaRef)> {
+    let sink = match sink {
+        Database::Timescale => json!({ "timescale": { "url": "postgres://localhost/market" } }),
+    };
+    let file = json!({ "name": "usual", "source": { "file": { "path": "-" } }, "sink": sink });
+    let pipeline: Pipeline = serde_json::from_value(file)
+        .map_err(|error| Error::Running(format!("the usual pipeline is wrong: {error}")))?;
+    let mut fields: Vec<Field> =
+        Decoder::new(&Decode::default())?.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+    for name in USUAL_RULES {
+        let path = pipeline_file::component_path(&PathBuf::new(), &global.guests_folder(), name);
+        for (name, kind) in Component::load(&path, &Limits::default())?.description.writes {
+            if !fields.iter().any(|field| *field.name() == name) {
+                fields.push(Field::new(name, kind.data_type(), true));
+            }
+        }
+    }
+    Ok((pipeline, Arc::new(Schema::new(fields))))
 }

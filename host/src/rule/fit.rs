@@ -72,13 +72,18 @@ pub fn rules(loaded: &Loaded, descriptions: &[Option<&Description>]) -> Vec<Find
 
 /// The columns of the sink's key that do not exist.
 fn key(loaded: &Loaded, columns: &HashMap<&str, Kind>) -> Vec<Finding> {
-    let Sink::Sqlite(sink) = &loaded.pipeline.sink else { return Vec::new() };
+    let (sink, key) = match &loaded.pipeline.sink {
+        Sink::Sqlite(config) => ("sqlite", &config.key),
+        Sink::Timescale(config) => ("timescale", &config.key),
+        Sink::Clickhouse(config) => ("clickhouse", &config.key),
+        _ => return Vec::new(),
+    };
     let missing = |name: &&String| !columns.contains_key(name.as_str());
     let finding = |(index, name): (usize, &String)| {
         let message = format!("the key's column `{name}` does not exist; {}", hint(name, &sorted(columns)));
-        loaded.finding(&["sink", "sqlite", "key", &index.to_string()], &message)
+        loaded.finding(&["sink", sink, "key", &index.to_string()], &message)
     };
-    let names = sink.key.iter().flatten().enumerate();
+    let names = key.iter().flatten().enumerate();
     names.filter(|(_, name)| missing(name)).map(finding).collect()
 }
 

@@ -128,13 +128,7 @@ impl KafkaSink {
         let topics = Topics { cluster: &cluster, connection, client: &client, config, partitions, place };
         let topic = topics.target(&config.topic, "sink.kafka.topic")?;
         let dead_letter = topics.target(&config.dead_letter_topic(pipeline), "dead_letter.kafka.topic")?;
-        if let Some(count) = partitions.filter(|count| *count > topic.partitions) {
-            return Err(Error::Surroundings(format!(
-                "the topic `{}` (`sink.kafka.topic`) has {} partitions and the source's has {count}; rows go to the \
-                 partition of the same number, so give it {count}",
-                topic.name, topic.partitions
-            )));
-        }
+        check_partitions(&topic, partitions)?;
         let is_transactional = transactional_id.is_some();
         let mut producer_config = producer_config(client.clone(), config, connection, transactional_id);
         set_limits(&mut producer_config, [&topic, &dead_letter]);
@@ -177,6 +171,29 @@ impl KafkaSink {
         };
         sink.begin_with(&place.patience)?;
         Ok(sink)
+    }
+
+    /// Whether the brokers answer and the topics are there, unless they are to be made.
+    pub fn check(
+        config: &Config,
+        pipeline: &pipeline_file::Pipeline,
+        partitions: Option<i32>,
+        place: &Place<'_>,
+    ) -> Result<()> {
+        let connection = config.connection(pipeline.source.kafka());
+        let cluster = Cluster::reach(connection, &config.topic, place.folder, &place.patience)?;
+        let client = client_config(connection, place.folder);
+        let topics = Topics { cluster: &cluster, connection, client: &client, config, partitions, place };
+        let dead_letter = config.dead_letter_topic(pipeline);
+        for (name, setting) in [(&*config.topic, "sink.kafka.topic"), (&*dead_letter, "dead_letter.kafka.topic")] {
+            if !config.create || cluster.partitions(name)?.is_some() {
+                let target = topics.target(name, setting)?;
+                if setting == "sink.kafka.topic" {
+                    check_partitions(&target, partitions)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The first `init_transactions`, whose failure is the user's to mend.
@@ -552,6 +569,18 @@ impl KafkaSink {
             Err(_) => true,
         };
         is_spread || is_written || is_long()
+    }
+}
+
+/// Rows go to the partition of the number that they came from.
+fn check_partitions(topic: &Target, of_source: Option<i32>) -> Result<()> {
+    match of_source.filter(|count| *count > topic.partitions) {
+        Some(count) => Err(Error::Surroundings(format!(
+            "the topic `{}` (`sink.kafka.topic`) has {} partitions and the source's has {count}; rows go to the \
+             partition of the same number, so give it {count}",
+            topic.name, topic.partitions
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -104,6 +104,29 @@ impl Sink {
         }
     }
 
+    /// Connects without changing anything, and says what is wrong: what [`Sink::open`] would say, but all of it, and
+    /// nothing of what it would make. The source has so many partitions, where that is known.
+    pub fn check(
+        pipeline: &pipeline_file::Pipeline,
+        schema: &SchemaRef,
+        partitions: Option<i32>,
+        place: &Place<'_>,
+    ) -> Result<Vec<String>> {
+        match &pipeline.sink {
+            pipeline_file::Sink::Timescale(config) => timescale::check(config, pipeline, schema, place),
+            pipeline_file::Sink::Kafka(config) => {
+                kafka::KafkaSink::check(config, pipeline, partitions, place).map(|()| Vec::new())
+            }
+            pipeline_file::Sink::Sqlite(config) => {
+                sqlite::SqliteSink::check(config, pipeline, schema, place.folder).map(|()| Vec::new())
+            }
+            pipeline_file::Sink::Clickhouse(_) => {
+                Err(Error::Files("`check --connect` does not know the sink `clickhouse`".into()))
+            }
+            pipeline_file::Sink::File(_) | pipeline_file::Sink::Stdout(_) => Ok(Vec::new()),
+        }
+    }
+
     /// Where to go on with a partition: after the rows that have been written; from the beginning for a new one, and
     /// always for standard output. Without a position when the source's own group keeps it for this sink.
     pub fn start(&mut self, partition: &Partition) -> Result<Start> {

@@ -143,6 +143,35 @@ impl SqliteSink {
         })
     }
 
+    /// Whether the tables of an existing database can take the rows; they are made within a transaction that ends without
+    /// a commit.
+    pub fn check(
+        config: &pipeline_file::SqliteSink,
+        pipeline: &pipeline_file::Pipeline,
+        schema: &SchemaRef,
+        folder: &Path,
+    ) -> Result<()> {
+        let dead_letter = pipeline.dead_letter.as_ref();
+        check_names(config, dead_letter)?;
+        let key = table::key(config.key.as_ref(), "sink.sqlite.key", &pipeline.decode.columns, schema)?;
+        let path = resolve(folder, &config.path);
+        if !path.exists() {
+            return check_folder(&path);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let say = |error| sqlite_error(&path, &error);
+        let mut connection = Connection::open_with_flags(&path, flags).map_err(say)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(say)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(say)?;
+        make_table(&transaction, &path, &config.table, &columns_of(schema), &key)?;
+        let dead_letter = match dead_letter {
+            None => DEFAULT_DEAD_LETTER_TABLE,
+            Some(pipeline_file::DeadLetter::Sqlite(dead_letter)) => &dead_letter.table,
+            Some(_) => return Ok(()),
+        };
+        make_dead_letter_table(&transaction, &path, dead_letter).map(drop)
+    }
+
     /// The position that the database has.
     pub fn position(&mut self, partition: &Partition) -> Result<Position> {
         let select = "SELECT next_offset, fingerprint FROM tidegate_positions
@@ -272,14 +301,7 @@ fn connect(path: &Path) -> Result<Connection> {
             "`{shown}` is a folder: give the path of a database file in `sink.sqlite.path`"
         )));
     }
-    if let Some(folder) = path.parent()
-        && !folder.is_dir()
-    {
-        return Err(Error::Surroundings(format!(
-            "the folder `{}` of the database does not exist: make it, or change `sink.sqlite.path`",
-            folder.display()
-        )));
-    }
+    check_folder(path)?;
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let say = |error| sqlite_error(path, &error);
@@ -300,6 +322,16 @@ fn connect(path: &Path) -> Result<Connection> {
         ))
         .map_err(say)?;
     Ok(connection)
+}
+
+fn check_folder(path: &Path) -> Result<()> {
+    match path.parent().filter(|folder| !folder.is_dir()) {
+        Some(folder) => Err(Error::Surroundings(format!(
+            "the folder `{}` of the database does not exist: make it, or change `sink.sqlite.path`",
+            folder.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Refuses names of tables that cannot be or that would meet in one table.

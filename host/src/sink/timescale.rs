@@ -57,6 +57,23 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// is written in vain.
 const MERGES_MAX: u32 = 64;
 
+/// The statements that make the tables, on a server with TimescaleDB.
+pub fn statements(config: &Config, pipeline: &Pipeline, schema: &SchemaRef) -> Result<Vec<String>> {
+    Ok(Wanted::new(config, pipeline, schema)?.statements(true))
+}
+
+/// Connects, and says all that is wrong with the tables, a sentence each. Tables that a run would make are not wrong.
+/// Nothing is changed.
+pub fn check(config: &Config, pipeline: &Pipeline, schema: &SchemaRef, place: &Place<'_>) -> Result<Vec<String>> {
+    let sink = TimescaleSink::new(config, pipeline, schema, place)?;
+    let (server, wanted) = (&sink.server, &sink.wanted);
+    let asking = async { schema::complaints(&server.connect().await?.client, wanted, &server.address).await };
+    match sink.driver.run(None, OPEN, asking)? {
+        Ok(complaints) => Ok(complaints),
+        Err(error) => Err(Error::Surroundings(sink.failed(&error).to_string())),
+    }
+}
+
 /// A table of rows, the positions, and the dead letter beside it.
 pub struct TimescaleSink {
     driver: Driver,

@@ -102,8 +102,8 @@ enum Pushed {
 }
 
 impl KafkaSource {
-    /// Reaches the brokers and joins the group.
-    pub fn open(config: &Config, pipeline: &Pipeline, place: &Place<'_>) -> Result<KafkaSource> {
+    /// Reaches the brokers, and gives the most partitions that one of the topics has.
+    pub fn check(config: &Config, place: &Place<'_>) -> Result<i32> {
         let connection = config.connection();
         let topics = &config.topic.0;
         let cluster = Cluster::reach(
@@ -117,6 +117,13 @@ impl KafkaSource {
             let count = cluster.partitions_of_existing(topic, "topic", &place.patience)?;
             partition_count = partition_count.max(count);
         }
+        Ok(partition_count)
+    }
+
+    /// Reaches the brokers and joins the group.
+    pub fn open(config: &Config, pipeline: &Pipeline, place: &Place<'_>) -> Result<KafkaSource> {
+        let partition_count = KafkaSource::check(config, place)?;
+        let (connection, topics) = (config.connection(), &config.topic.0);
         let member = member_config(config, pipeline, place);
         let consumer = join(&member, topics).map_err(|error| refused(connection, &error))?;
         Ok(KafkaSource {

@@ -92,6 +92,15 @@ impl Source {
         }
     }
 
+    /// Whether the brokers answer and the topics are there; gives what [`Source::partition_count`] would. Files are not
+    /// looked at: a pipe could be waited for.
+    pub fn check(pipeline: &Pipeline, place: &Place<'_>) -> Result<Option<i32>> {
+        match &pipeline.source {
+            pipeline_file::Source::File(_) => Ok(None),
+            pipeline_file::Source::Kafka(config) => KafkaSource::check(config, place).map(Some),
+        }
+    }
+
     /// The rows that come next, or what has happened to the partitions; `None` at the end.
     pub fn receive(&mut self) -> Result<Option<Next>> {
         match self {

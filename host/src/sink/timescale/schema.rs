@@ -548,6 +548,20 @@ pub async fn check(client: &Client, wanted: &Wanted, address: &str) -> Answer<Co
     Ok(comparison)
 }
 
+/// What is wrong with the tables, beside what [`make`] would do about it.
+pub async fn complaints(client: &Client, wanted: &Wanted, address: &str) -> Answer<Vec<String>> {
+    let found = look(client, wanted).await?;
+    let mut complaints = check(client, wanted, address).await?.complaints;
+    if wanted.create && (wanted.hypertable.is_none() || found.has_timescale) {
+        let is_made = |table: &TableName| format!("the table `{table}` does not exist in `{address}`");
+        let made = [(&wanted.table, found.table.is_none()), (&wanted.dead_letter, found.dead_letter.is_none())];
+        for (table, _) in made.into_iter().filter(|(_, is_absent)| *is_absent) {
+            complaints.retain(|complaint| !complaint.starts_with(&is_made(table)));
+        }
+    }
+    Ok(complaints)
+}
+
 /// Makes the tables that do not exist: the positions always, the others when `create` says so.
 pub async fn make(client: &mut Client, wanted: &Wanted) -> Answer<()> {
     let found = look(client, wanted).await?;
