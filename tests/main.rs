@@ -12,3 +12,4 @@ mod kafka_faults;
 mod kill;
 mod quickstart;
 mod timescale;
+mod timescale_faults;

@@ -312,11 +312,6 @@ impl Session {
         Ok(!rows.is_empty())
     }
 
-    /// Compares the tables anew with what is wanted, after the server has refused something.
-    pub async fn check_again(&self, wanted: &Wanted, address: &str) -> Answer<Comparison> {
-        schema::check(self.client(), wanted, address).await
-    }
-
     /// Writes a batch in one transaction, which is over afterwards in any case.
     pub async fn attempt<'w>(
         &mut self,
