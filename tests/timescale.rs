@@ -279,7 +279,7 @@ fn what_is_wrong_with_the_tables_is_said_with_the_statement_that_mends_it() {
         pipeline.rows(&["{\"a\":1,\"b\":\"x\"}".into()]);
     }
     let shown = postgres.shown();
-    let refused = |pipeline: &FilePipeline<'_>, sentence: String| {
+    let refused = |pipeline: &FilePipeline, sentence: String| {
         let outcome = pipeline.folder.run();
         outcome.refused(3, &sentence);
         // What it says is what mends it.

@@ -57,10 +57,6 @@ impl OwnServer {
         self.server.url("").trim_end_matches('/').to_owned()
     }
 
-    pub fn address(&self) -> SocketAddr {
-        self.server.address().parse().unwrap()
-    }
-
     /// A folder that the server can reach.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
@@ -309,15 +305,14 @@ impl<'p> Pipeline<'p> {
 }
 
 /// A pipeline from the file `in.jsonl` into a database.
-pub struct FilePipeline<'p> {
-    pub postgres: &'p Postgres,
+pub struct FilePipeline {
     pub folder: Folder,
 }
 
-impl<'p> FilePipeline<'p> {
+impl FilePipeline {
     /// `sink` is added to the sink's settings, `rest` to the file.
-    pub fn new(postgres: &'p Postgres, sink: &str, rest: &str) -> FilePipeline<'p> {
-        let pipeline = FilePipeline { postgres, folder: Folder::new() };
+    pub fn new(postgres: &Postgres, sink: &str, rest: &str) -> FilePipeline {
+        let pipeline = FilePipeline { folder: Folder::new() };
         pipeline.write_file(&postgres.url(), sink, rest);
         pipeline
     }

@@ -4,7 +4,8 @@
 //! their table and their dead letter must hold the same rows. A run is over before it has been killed very
 //! often, so there are several rounds, each with a database of its own.
 //!
-//! With Kafka it is three hosts that share twelve partitions, and the test of that name is what runs: here longer.
+//! From Kafka it is several hosts that share the partitions, and tests of the workspace are what runs: here longer. Into
+//! a database, answers to COMMIT are lost beside that.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -47,6 +48,8 @@ pub enum Pipeline {
     Sqlite,
     /// From Kafka to Kafka, three processes in a group
     Kafka,
+    /// From Kafka into PostgreSQL, two processes in a group
+    Timescale,
 }
 
 /// What to do, and with what.
@@ -84,17 +87,23 @@ pub fn command(arguments: &Arguments) -> Result<()> {
     let seed = arguments.seed.unwrap_or(u64::from(clock));
     match arguments.pipeline {
         Pipeline::Sqlite => sqlite(arguments, seed),
-        Pipeline::Kafka => kafka(arguments, seed),
+        Pipeline::Kafka => tests(arguments, seed, &["hosts_that_are_killed_at_random"]),
+        Pipeline::Timescale => tests(
+            arguments,
+            seed,
+            &["hosts_that_write_into_a_database_and_are_killed", "answers_to_commit_that_are_lost"],
+        ),
     }
 }
 
-fn kafka(arguments: &Arguments, seed: u64) -> Result<()> {
+/// Runs tests of the workspace, which have so many kills, or lose so many answers.
+fn tests(arguments: &Arguments, seed: u64, names: &[&str]) -> Result<()> {
     packages::for_tests()?;
     guests::command(&guests::Arguments::default())?;
     let mut test = cargo();
-    test.args(["test", "--quiet", "--workspace", "--test", "end_to_end", "hosts_that_are_killed_at_random"]);
-    test.args(["--", "--nocapture"]);
+    test.args(["test", "--quiet", "--workspace", "--test", "end_to_end", "--", "--nocapture"]).args(names);
     test.env("TIDEGATE_CHAOS_KILLS", arguments.kills.to_string());
+    test.env("TIDEGATE_CHAOS_CUTS", (2 * arguments.kills).to_string());
     run(test.env("TIDEGATE_CHAOS_SEED", seed.to_string()))
 }
 

@@ -5,13 +5,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::Result;
 
-use crate::kafka::{self, Broker, Options};
+use crate::kafka::{self, Broker};
+use crate::postgres::{self, Server};
 use crate::{Missing, packages, root, run, target_folder};
-
-/// Names the servers that are used instead of one that is started here.
-const BROKERS: &str = "KAFKA_BROKERS";
-const PORT: u16 = 9092;
-const ADDRESS: &str = "127.0.0.1:9092";
 
 /// Arguments of `cargo xtask services`.
 #[derive(Debug, clap::Args)]
@@ -19,6 +15,9 @@ pub struct Arguments {
     /// What to do
     #[command(subcommand)]
     pub action: Action,
+    /// Only this server
+    #[arg(long, value_enum, global = true)]
+    pub only: Option<Service>,
 }
 
 /// What to do with the servers.
@@ -36,137 +35,221 @@ pub enum Action {
     Status,
 }
 
-/// Who runs the broker.
+/// A server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Service {
+    /// Kafka
+    Kafka,
+    /// PostgreSQL, which by Docker is TimescaleDB
+    Postgres,
+}
+
+const SERVICES: [Service; 2] = [Service::Kafka, Service::Postgres];
+
+/// Who runs a server.
 #[derive(Debug, PartialEq, Eq)]
 enum Way {
-    /// Somebody else, at these addresses.
+    /// Somebody else; what the variable says.
     Given(String),
-    /// This machine's Java.
-    Java,
+    /// The programs of this machine.
+    Here,
     /// Docker, by `docker-compose.yml`.
     Docker,
 }
 
 /// Starts, stops, or looks.
 pub fn command(arguments: &Arguments) -> Result<()> {
-    match arguments.action {
-        Action::Up => up(),
-        Action::Down { remove } => down(remove),
-        Action::Status => status(),
-    }
+    let is_meant = |service: &Service| arguments.only.is_none_or(|only| only == *service);
+    SERVICES.into_iter().filter(is_meant).try_for_each(|service| match arguments.action {
+        Action::Up => service.up(),
+        Action::Down { remove } => service.down(remove),
+        Action::Status => service.status(),
+    })
 }
 
-impl Way {
+impl Service {
+    /// Its name, also in `docker-compose.yml`.
+    fn name(self) -> &'static str {
+        match self {
+            Service::Kafka => "kafka",
+            Service::Postgres => "postgres",
+        }
+    }
+
+    /// Names a server that is used instead of one that is started here.
+    fn variable(self) -> &'static str {
+        match self {
+            Service::Kafka => "KAFKA_BROKERS",
+            Service::Postgres => "POSTGRES_URL",
+        }
+    }
+
+    fn port(self) -> u16 {
+        match self {
+            Service::Kafka => 9092,
+            Service::Postgres => 5432,
+        }
+    }
+
+    fn address(self) -> String {
+        kafka::address(self.port())
+    }
+
+    /// What the variable must have for the server that is started here.
+    fn value(self) -> String {
+        match self {
+            Service::Kafka => self.address(),
+            Service::Postgres => format!("postgres://{}@{}/postgres", postgres::USER, self.address()),
+        }
+    }
+
+    fn folder(self) -> PathBuf {
+        target_folder().join("services").join(self.name())
+    }
+
+    fn process(self) -> Result<Option<u32>> {
+        match self {
+            Service::Kafka => kafka::detached_process(&self.folder()),
+            Service::Postgres => postgres::detached_process(&self.folder()),
+        }
+    }
+
+    fn has_programs(self) -> bool {
+        match self {
+            Service::Kafka => packages::has_java_and_maven(),
+            Service::Postgres => postgres::programs().is_some(),
+        }
+    }
+
     /// The way that this machine has without installing anything.
-    fn present() -> Option<Way> {
-        match std::env::var(BROKERS) {
-            Ok(brokers) if !brokers.is_empty() => Some(Way::Given(brokers)),
-            _ if packages::has_java_and_maven() => Some(Way::Java),
+    fn present(self) -> Option<Way> {
+        match std::env::var(self.variable()) {
+            Ok(given) if !given.is_empty() => Some(Way::Given(given)),
+            _ if self.has_programs() => Some(Way::Here),
             _ if has_docker() => Some(Way::Docker),
             _ => None,
         }
     }
 
-    /// The first way that this machine has; what Java needs is installed when that needs nobody's consent.
-    fn choose() -> Result<Way> {
-        match Way::present() {
+    /// The first way that this machine has; programs are installed when that needs nobody's consent.
+    fn choose(self) -> Result<Way> {
+        match self.present() {
             Some(Way::Docker) | None => {}
             Some(way) => return Ok(way),
         }
-        match packages::for_broker() {
-            Ok(()) => Ok(Way::Java),
+        let installed = match self {
+            Service::Kafka => packages::for_broker(),
+            Service::Postgres => packages::for_postgres(),
+        };
+        match installed {
+            Ok(()) => Ok(Way::Here),
             Err(_) if has_docker() => Ok(Way::Docker),
             Err(error) => Err(error),
         }
     }
-}
 
-fn up() -> Result<()> {
-    let brokers = match Way::choose()? {
-        Way::Given(brokers) => {
-            check(&brokers)?;
-            brokers
-        }
-        Way::Java => {
-            start()?;
-            ADDRESS.to_owned()
-        }
-        Way::Docker => {
-            run(docker_compose().args(["up", "--detach", "--wait", "kafka"]))?;
-            ADDRESS.to_owned()
-        }
-    };
-    println!("{BROKERS}={brokers}");
-    Ok(())
-}
-
-/// Starts a broker with this machine's Java, unless it runs already.
-fn start() -> Result<()> {
-    if let Some(id) = kafka::detached_process(&folder())? {
-        eprintln!("services: kafka runs already as process {id}");
-        return Ok(());
-    }
-    if !kafka::is_free(PORT) {
-        let text = format!("{ADDRESS} is taken by another program; stop it, or set {BROKERS} to use it");
-        return Err(Missing(text).into());
-    }
-    let options = Options { folder: folder(), port: Some(PORT), ..Options::default() };
-    let id = Broker::detached(options)?;
-    eprintln!("services: kafka {} runs as process {id}, data in `{}`", kafka::VERSION, folder().display());
-    Ok(())
-}
-
-fn down(remove: bool) -> Result<()> {
-    // Whatever the environment says now, what was started here is stopped here.
-    if kafka::stop_detached(&folder())? {
-        eprintln!("services: kafka is stopped");
-    } else if Way::present() == Some(Way::Docker) {
-        let mut down = docker_compose();
-        down.args(["down"]);
-        if remove {
-            down.arg("--volumes");
-        }
-        run(&mut down)?;
-    } else {
-        eprintln!("services: no kafka of this command runs");
-    }
-    if remove && folder().exists() {
-        std::fs::remove_dir_all(folder())?;
-        eprintln!("services: `{}` is deleted", folder().display());
-    }
-    Ok(())
-}
-
-fn status() -> Result<()> {
-    if let Some(id) = kafka::detached_process(&folder())? {
-        let state = if kafka::answers(ADDRESS) { "answers" } else { "does not answer" };
-        println!("kafka {ADDRESS} process {id}: {state}");
-        return Ok(());
-    }
-    match Way::present() {
-        Some(Way::Given(brokers)) => {
-            for address in brokers.split(',') {
-                let state = if kafka::answers(address) { "answers" } else { "does not answer" };
-                println!("kafka {address} from {BROKERS}: {state}");
+    fn up(self) -> Result<()> {
+        let value = match self.choose()? {
+            Way::Given(given) => {
+                check(self.variable(), &given)?;
+                given
             }
-        }
-        Some(Way::Docker) => run(docker_compose().arg("ps"))?,
-        Some(Way::Java) | None => println!("kafka {ADDRESS}: not running"),
+            Way::Here => {
+                self.start()?;
+                self.value()
+            }
+            Way::Docker => {
+                run(docker_compose().args(["up", "--detach", "--wait", self.name()]))?;
+                self.value()
+            }
+        };
+        println!("{}={value}", self.variable());
+        Ok(())
     }
-    Ok(())
+
+    /// Starts the server with this machine's programs, unless it runs already.
+    fn start(self) -> Result<()> {
+        let name = self.name();
+        if let Some(id) = self.process()? {
+            eprintln!("services: {name} runs already as process {id}");
+            return Ok(());
+        }
+        if !kafka::is_free(self.port()) {
+            let (address, variable) = (self.address(), self.variable());
+            let text = format!("{address} is taken by another program; stop it, or set {variable} to use it");
+            return Err(Missing(text).into());
+        }
+        let (folder, port) = (self.folder(), Some(self.port()));
+        let id = match self {
+            Service::Kafka => Broker::detached(kafka::Options { folder, port, ..Default::default() })?,
+            Service::Postgres => Server::detached(postgres::Options { folder, port, ..Default::default() })?,
+        };
+        eprintln!("services: {name} runs as process {id}, data in `{}`", self.folder().display());
+        Ok(())
+    }
+
+    fn down(self, remove: bool) -> Result<()> {
+        let (name, folder) = (self.name(), self.folder());
+        // Whatever the environment says now, what was started here is stopped here.
+        let is_stopped = match self {
+            Service::Kafka => kafka::stop_detached(&folder)?,
+            Service::Postgres => postgres::stop_detached(&folder)?,
+        };
+        if is_stopped {
+            eprintln!("services: {name} is stopped");
+        } else if self.present() == Some(Way::Docker) {
+            let mut down = docker_compose();
+            down.args(["rm", "--stop", "--force"]);
+            if remove {
+                down.arg("--volumes");
+            }
+            run(down.arg(name))?;
+        } else {
+            eprintln!("services: no {name} of this command runs");
+        }
+        if remove && folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+            eprintln!("services: `{}` is deleted", folder.display());
+        }
+        Ok(())
+    }
+
+    fn status(self) -> Result<()> {
+        let (name, address) = (self.name(), self.address());
+        let state = |address: &str| if kafka::answers(address) { "answers" } else { "does not answer" };
+        if let Some(id) = self.process()? {
+            println!("{name} {address} process {id}: {}", state(&address));
+            return Ok(());
+        }
+        match self.present() {
+            Some(Way::Given(given)) => {
+                for address in addresses(&given) {
+                    println!("{name} {address} from {}: {}", self.variable(), state(&address));
+                }
+            }
+            Some(Way::Docker) => run(docker_compose().arg("ps").arg(name))?,
+            Some(Way::Here) | None => println!("{name} {address}: not running"),
+        }
+        Ok(())
+    }
+}
+
+/// The addresses of what a variable says: `host:port` with commas between them, or a URL of them.
+fn addresses(given: &str) -> Vec<String> {
+    let hosts = given.split_once("://").map_or(given, |(_, rest)| rest);
+    let hosts = hosts.split('/').next().unwrap_or_default();
+    let hosts = hosts.rsplit('@').next().unwrap_or_default();
+    hosts.split(',').map(str::to_owned).collect()
 }
 
 /// Whether one of the servers takes connections: a client needs one to find the others.
-fn check(brokers: &str) -> Result<()> {
-    if brokers.split(',').any(kafka::answers) {
+fn check(variable: &str, given: &str) -> Result<()> {
+    let addresses = addresses(given);
+    if addresses.iter().any(|address| kafka::answers(address)) {
         return Ok(());
     }
-    Err(Missing(format!("nobody answers at {brokers}, which is in {BROKERS}; start it, or unset {BROKERS}"))
-        .into())
-}
-
-fn folder() -> PathBuf {
-    target_folder().join("services/kafka")
+    let addresses = addresses.join(",");
+    Err(Missing(format!("nobody answers at {addresses}, which is in {variable}; start it, or unset {variable}")).into())
 }
 
 fn docker_compose() -> Command {
@@ -190,9 +273,10 @@ mod tests {
     fn given_servers_are_enough_when_one_answers() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        check(&format!("127.0.0.1:1,{address}")).unwrap();
-        let error = check("127.0.0.1:1").unwrap_err();
+        check("KAFKA_BROKERS", &format!("127.0.0.1:1,{address}")).unwrap();
+        check("POSTGRES_URL", &format!("postgres://user:secret@{address}/market")).unwrap();
+        let error = check("POSTGRES_URL", "postgres://user:secret@127.0.0.1:1/market").unwrap_err();
         assert!(error.is::<Missing>());
-        assert!(error.to_string().starts_with("nobody answers at 127.0.0.1:1"), "{error}");
+        assert!(error.to_string().starts_with("nobody answers at 127.0.0.1:1, which is in POSTGRES_URL"), "{error}");
     }
 }
