@@ -2,11 +2,12 @@
 //!
 //! `cargo xtask bench` prints a table; the ratios are what counts, the nanoseconds are this machine's. `cargo xtask
 //! bench border` measures calls of rules alone, `path` the way from a file through three rules. What starts a broker
-//! takes minutes and runs only when it is asked for: `kafka`, `kafka-memory`, `kafka-recovery`.
+//! takes minutes and runs only when it is asked for: `kafka`, `kafka-memory`, `kafka-recovery`, `timescale`.
 
 mod border;
 mod kafka;
 mod path;
+mod timescale;
 mod twin;
 
 use anyhow::{Context, Result};
@@ -35,6 +36,8 @@ enum Part {
     KafkaMemory(kafka::memory::Arguments),
     /// How long the host needs to write again after a crash
     KafkaRecovery(kafka::recovery::Arguments),
+    /// Into PostgreSQL, beside the same bytes sent by hand, and from a topic into it
+    Timescale(timescale::Arguments),
     /// A program that was written by hand, as a process of its own
     #[command(hide = true)]
     KafkaClient(kafka::client::Arguments),
@@ -56,6 +59,7 @@ fn main() -> Result<()> {
         Some(Part::Kafka(arguments)) => kafka::throughput::run(&arguments),
         Some(Part::KafkaMemory(arguments)) => kafka::memory::run(&arguments),
         Some(Part::KafkaRecovery(arguments)) => kafka::recovery::run(&arguments),
+        Some(Part::Timescale(arguments)) => timescale::run(&arguments),
         Some(Part::KafkaClient(_)) => unreachable!("it has run"),
     }
 }

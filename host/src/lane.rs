@@ -18,7 +18,7 @@ use crate::crash;
 use crate::dead_letter::DeadLetter;
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
-use crate::kafka::Patience;
+pub use crate::kafka::Patience;
 use crate::pipeline_file::{self, BatchLimits, Loaded, Remember};
 use crate::rule::{Component, Slot, fit, warm};
 use crate::shutdown::Shutdown;

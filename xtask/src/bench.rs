@@ -16,7 +16,10 @@ pub struct Arguments {
 
 /// Builds the rules, the measuring program and the host that it starts, with all optimisations, and runs it.
 pub fn command(arguments: &Arguments) -> Result<()> {
-    packages::for_build()?;
+    match arguments.rest.first().map(String::as_str) {
+        Some("timescale") => packages::for_tests()?,
+        _ => packages::for_build()?,
+    }
     guests::command(&guests::Arguments { tests: true, ..Default::default() })?;
     let mut build = cargo();
     build.args([

@@ -6,11 +6,11 @@
 //! - `process`: runs a program and says what it took
 //! - `throughput`, `memory`, `recovery`: what is measured
 
-mod candles;
+pub mod candles;
 pub mod client;
-mod cluster;
+pub mod cluster;
 pub mod memory;
-mod process;
+pub mod process;
 pub mod recovery;
 pub mod throughput;
 
@@ -84,7 +84,7 @@ fn host(
 }
 
 /// How busy the machine is, whoever it is busy for.
-fn load() -> Result<String> {
+pub fn load() -> Result<String> {
     let load = std::fs::read_to_string("/proc/loadavg").context("this machine does not say its load")?;
     Ok(load.split(' ').take(3).collect::<Vec<_>>().join(" "))
 }
