@@ -349,6 +349,7 @@ impl<'a> Lane<'a> {
             decided.rejects.iter().map(|reject| dead_letter(Cow::Borrowed(reject))).collect();
         let write = Write {
             partition: &raw.partition,
+            first: raw.offset(0),
             expected: position,
             next: &raw.next,
             kept: &decided.kept.columns,

@@ -34,6 +34,8 @@ pub mod values;
 pub struct Write<'a> {
     /// The partition of the rows.
     pub partition: &'a Partition,
+    /// The offset of the first row that was read, which may have been rejected or dropped.
+    pub first: u64,
     /// The position that the sink must still have; when it has another one, another process owns the partition.
     pub expected: &'a Position,
     /// The position after this step.
@@ -170,7 +172,7 @@ impl Sink {
     pub fn write(&mut self, write: &Write<'_>, source: &mut Source) -> Result<Stored> {
         let stored = match self {
             Sink::Kafka(sink) => return sink.write(write, source),
-            Sink::Clickhouse(sink) => return sink.write(write),
+            Sink::Clickhouse(sink) => return sink.write(write, source),
             Sink::Timescale(sink) => sink.write(write, source)?,
             Sink::Sqlite(sink) => sink.write(write)?,
             Sink::File(sink) => sink.write(write).map(|()| Stored::default())?,

@@ -109,6 +109,7 @@ pub fn write(sink: &mut Sink, from: u64, to: u64, kept: &RecordBatch, payloads: 
     let (partition, expected, next) = (partition(), at(from), at(to));
     let write = Write {
         partition: &partition,
+        first: from,
         expected: &expected,
         next: &next,
         kept,

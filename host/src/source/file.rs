@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
-use super::{CUT_BYTES, Limits};
+use super::{CUT_BYTES, Limits, Plan};
 use crate::batch::{Partition, Payload, Position, RawBatch, RawRow};
 use crate::error::{Error, Result};
 use crate::pipeline_file::{BatchLimits, Decode, Format};
@@ -35,7 +35,7 @@ pub struct FileSource {
     format: Format,
     next: Position,
     /// See [`super::Start::planned`].
-    planned: Option<u64>,
+    planned: Option<Plan>,
     input: Input,
 }
 
@@ -68,9 +68,14 @@ impl FileSource {
         })
     }
 
-    /// See [`super::Start::planned`]; holds until the next seek.
-    pub fn set_planned(&mut self, planned: Option<u64>) {
-        self.planned = planned;
+    /// See [`super::Start::planned`]; holds until the next seek. What was planned of a pipe cannot come again.
+    pub fn set_planned(&mut self, planned: Option<Plan>) {
+        self.planned = planned.filter(|_| self.is_resumable());
+    }
+
+    /// See [`super::Source::plan`].
+    pub fn plan(&self) -> Option<Plan> {
+        self.planned
     }
 
     /// The only partition: the file.
@@ -116,7 +121,7 @@ impl FileSource {
         let first_offset = self.next.next_offset;
         let mut limits = self.limits;
         if let Some(left) =
-            self.planned.map(|planned| planned.saturating_sub(first_offset)).filter(|left| *left > 0)
+            self.planned.map(|plan| plan.end.saturating_sub(first_offset)).filter(|left| *left > 0)
         {
             limits.rows = limits.rows.min(usize::try_from(left).unwrap_or(usize::MAX));
         }

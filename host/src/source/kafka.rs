@@ -17,7 +17,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use super::{CUT_BYTES, Limits, Next, Start};
+use super::{CUT_BYTES, Limits, Next, Plan, Start};
 use crate::batch::{Partition, Payload, Position, RawBatch, RawRow};
 use crate::error::{Error, Result};
 use crate::kafka::{ASK, Cluster, Heard, OUTCOME, client_config, is_lost, list, partitions, refused};
@@ -43,8 +43,11 @@ const CLOSE: Duration = Duration::from_secs(5);
 /// How long a topic may be unknown to the broker, which can be still starting.
 const UNKNOWN_TOPIC: Duration = Duration::from_secs(15);
 
-/// In the metadata of a committed offset: the end of the rows that are planned from there.
+/// In the metadata of a committed offset: the end of the rows that are planned from there, [`AS`] and the plan's id.
 const PLANNED: &str = "planned to ";
+
+/// See [`PLANNED`].
+const AS: &str = " as ";
 
 /// A member of a consumer group.
 pub struct KafkaSource {
@@ -88,6 +91,8 @@ struct Assigned {
     since: Option<Instant>,
     is_at_end: bool,
     /// See [`Start::planned`].
+    plan: Option<Plan>,
+    /// The end of the plan, until it is reached.
     planned: Option<u64>,
 }
 
@@ -281,8 +286,8 @@ impl KafkaSource {
         let mut to_commit = TopicPartitionList::new();
         for (start, known) in starts.iter().zip(self.known(starts)?) {
             let partition = &start.partition;
-            let (offset, planned) = match known {
-                Some((offset, planned)) => (self.checked(partition, offset)?, planned),
+            let (offset, plan) = match known {
+                Some((offset, plan)) => (self.checked(partition, offset)?, plan),
                 None => {
                     let offset = self.first_offset(partition)?;
                     // Else a crash before the first commit would start after what arrives until then.
@@ -301,7 +306,8 @@ impl KafkaSource {
                 rows: Vec::new(),
                 since: None,
                 is_at_end: false,
-                planned,
+                plan,
+                planned: plan.map(|plan| plan.end),
             });
         }
         self.consumer
@@ -334,8 +340,8 @@ impl KafkaSource {
         for (start, known) in starts.iter().zip(self.known(starts)?) {
             let of_start = |assigned: &&mut Assigned| assigned.partition == start.partition;
             let Some(assigned) = self.assigned.iter_mut().find(of_start) else { continue };
-            let (offset, planned) = known.unwrap_or((assigned.start_offset, None));
-            assigned.restart(offset, planned);
+            let (offset, plan) = known.unwrap_or((assigned.start_offset, None));
+            assigned.restart(offset, plan);
             add(&mut list, &assigned.partition, offset)?;
         }
         if list.count() > 0 { self.seek(list) } else { Ok(()) }
@@ -343,7 +349,7 @@ impl KafkaSource {
 
     /// For each start the offset and what is planned from there, as the sink or the group has them; `None` where nobody
     /// has read the partition yet.
-    fn known(&self, starts: &[Start]) -> Result<Vec<Option<(u64, Option<u64>)>>> {
+    fn known(&self, starts: &[Start]) -> Result<Vec<Option<(u64, Option<Plan>)>>> {
         let of_group = starts.iter().filter(|start| start.position.is_none()).map(|start| &start.partition);
         let committed = self.committed(of_group)?;
         let known = |start: &Start| match &start.position {
@@ -461,8 +467,8 @@ impl KafkaSource {
             let offset = i64::try_from(position.next_offset).unwrap_or(i64::MAX);
             let mut element = list.add_partition(&partition.topic, partition.number);
             element.set_offset(Offset::Offset(offset)).map_err(|error| of_partition(partition, &error))?;
-            if let Some(planned) = planned {
-                element.set_metadata(format!("{PLANNED}{planned}"));
+            if let Some(plan) = planned {
+                element.set_metadata(metadata(plan));
             }
         }
         let asked = Instant::now();
@@ -475,6 +481,11 @@ impl KafkaSource {
                 Err(_) => self.keep_alive()?,
             }
         }
+    }
+
+    /// See [`super::Source::plan`].
+    pub fn plan(&self, partition: &Partition) -> Option<Plan> {
+        self.assigned.iter().find(|assigned| assigned.partition == *partition)?.plan
     }
 
     fn owns<'p>(&self, partitions: impl IntoIterator<Item = &'p Partition>) -> bool {
@@ -537,7 +548,7 @@ impl KafkaSource {
     fn committed<'p>(
         &self,
         partitions: impl IntoIterator<Item = &'p Partition>,
-    ) -> Result<HashMap<Partition, (u64, Option<u64>)>> {
+    ) -> Result<HashMap<Partition, (u64, Option<Plan>)>> {
         let asked = list(partitions);
         if asked.count() == 0 {
             return Ok(HashMap::new());
@@ -749,9 +760,10 @@ impl Assigned {
         if is_full || self.planned == Some(self.next_offset) { Pushed::Full } else { Pushed::More }
     }
 
-    fn restart(&mut self, offset: u64, planned: Option<u64>) {
+    fn restart(&mut self, offset: u64, plan: Option<Plan>) {
         self.next_offset = offset;
-        self.planned = planned;
+        self.plan = plan;
+        self.planned = plan.map(|plan| plan.end);
         self.bytes.clear();
         self.rows.clear();
         self.since = None;
@@ -788,17 +800,28 @@ fn of_partition(partition: &Partition, error: &KafkaError) -> Error {
 }
 
 /// The offsets of a list of librdkafka with what is planned from there, without the partitions that have none.
-fn offsets(list: &TopicPartitionList) -> HashMap<Partition, (u64, Option<u64>)> {
+fn offsets(list: &TopicPartitionList) -> HashMap<Partition, (u64, Option<Plan>)> {
     let elements = list.elements();
     let with_offset =
         elements.iter().zip(partitions(list)).filter_map(|(element, partition)| match element.offset() {
             Offset::Offset(offset) => {
-                let planned = element.metadata().strip_prefix(PLANNED).and_then(|end| end.parse().ok());
-                Some((partition, (u64::try_from(offset).ok()?, planned)))
+                let offset = u64::try_from(offset).ok()?;
+                Some((partition, (offset, plan(offset, element.metadata()))))
             }
             _ => None,
         });
     with_offset.collect()
+}
+
+fn metadata(plan: &Plan) -> String {
+    format!("{PLANNED}{}{AS}{:016x}", plan.end, plan.id)
+}
+
+/// What the metadata of a committed offset say is planned from there; nothing when it ends before it begins.
+fn plan(first: u64, metadata: &str) -> Option<Plan> {
+    let (end, id) = metadata.strip_prefix(PLANNED)?.split_once(AS)?;
+    let (end, id) = (end.parse().ok()?, u64::from_str_radix(id, 16).ok()?);
+    (end > first).then_some(Plan { first, end, id })
 }
 
 fn fatal(code: RDKafkaErrorCode, reason: &str) -> Error {
@@ -919,5 +942,19 @@ impl ConsumerContext for Member {
             return rebalance.answer(consumer);
         }
         self.rebalances.lock().unwrap_or_else(|poison| poison.into_inner()).push_back(rebalance);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_read_from_the_metadata_that_it_was_written_to() {
+        let planned = Plan { first: 7, end: 1_000, id: 0x0123_4567_89ab_cdef };
+        assert_eq!(plan(7, &metadata(&planned)), Some(planned));
+        for other in ["", "of another program", "planned to 1000", "planned to x as 1", "planned to 7 as 1"] {
+            assert_eq!(plan(7, other), None, "{other}");
+        }
     }
 }

@@ -73,9 +73,19 @@ pub struct Start {
     pub partition: Partition,
     /// The position that the sink keeps; `None` when the source's own group keeps it.
     pub position: Option<Position>,
-    /// The end of the rows that the sink has begun to write and must write again as they were: no batch goes across
-    /// this offset. A group that keeps positions keeps it beside them.
-    pub planned: Option<u64>,
+    /// What the sink has begun to write from there. A group that keeps positions keeps it beside them.
+    pub planned: Option<Plan>,
+}
+
+/// Rows that a sink has begun to write, and must write again as they were: no batch goes across the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// The offset of the first row.
+    pub first: u64,
+    /// The offset after the last row.
+    pub end: u64,
+    /// Tells it from plans for the same offsets of other data, such as those of a topic that was deleted and made anew.
+    pub id: u64,
 }
 
 impl Source {
@@ -173,6 +183,15 @@ impl Source {
         match self {
             Source::File { .. } => Ok(()),
             Source::Kafka(kafka) => kafka.commit_starts(starts),
+        }
+    }
+
+    /// What was planned for a partition when this lane last began or went back to read it, whether its rows are still
+    /// there or not.
+    pub fn plan(&self, partition: &Partition) -> Option<Plan> {
+        match self {
+            Source::File { file, .. } => file.plan(),
+            Source::Kafka(kafka) => kafka.plan(partition),
         }
     }
 
