@@ -1,5 +1,6 @@
 //! What the end-to-end tests share: a folder with a pipeline file in it, and the real binary that runs it.
 
+pub mod clickhouse;
 pub mod kafka;
 pub mod postgres;
 pub mod proxy;

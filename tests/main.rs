@@ -3,6 +3,8 @@
 #![allow(missing_docs, reason = "tests")]
 
 mod bad_input;
+mod clickhouse;
+mod clickhouse_faults;
 mod dlq;
 mod formats;
 mod harness;

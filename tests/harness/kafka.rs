@@ -456,7 +456,7 @@ impl Pipeline {
     }
 }
 
-fn ends(kafka: &Kafka, topic: &str, partitions: i32) -> Vec<i64> {
+pub fn ends(kafka: &Kafka, topic: &str, partitions: i32) -> Vec<i64> {
     let consumer: BaseConsumer = kafka.config().create().unwrap();
     (0..partitions).map(|partition| consumer.fetch_watermarks(topic, partition, ASK).unwrap().1).collect()
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 pub mod bench;
 pub mod chaos;
+pub mod clickhouse;
 pub mod detached;
 pub mod guests;
 pub mod kafka;

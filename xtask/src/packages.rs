@@ -75,6 +75,25 @@ const FOR_POSTGRES: [Need; 1] = [Need {
     homebrew: &["postgresql@17"],
 }];
 
+/// For the engine of ClickHouse, which comes from PyPI.
+const FOR_CLICKHOUSE: [Need; 1] = [Need {
+    name: "Python 3 with venv",
+    is_there: || answers(python().args(["-c", "import ensurepip, venv"])),
+    debian: &["python3-venv"],
+    homebrew: &["python3"],
+}];
+
+/// For an old server of ClickHouse, which only Debian and Ubuntu have.
+const FOR_OLD_CLICKHOUSE: [Need; 1] = [Need {
+    name: "the package clickhouse-server of Debian",
+    is_there: || Path::new(OLD_CLICKHOUSE).is_file(),
+    debian: &["clickhouse-server"],
+    homebrew: &[],
+}];
+
+/// Where Debian puts it.
+pub const OLD_CLICKHOUSE: &str = "/usr/sbin/clickhouse-server";
+
 const HOMEBREW_JAVA: &str = "openjdk";
 
 /// Stands for the package that [`java_package`] names.
@@ -85,9 +104,19 @@ pub fn for_build() -> Result<()> {
     provide(&[&FOR_BUILD])
 }
 
-/// Sees to it that the host can be built and that its tests can start the servers.
+/// Sees to it that the host can be built and that its tests can start their servers.
 pub fn for_tests() -> Result<()> {
-    provide(&[&FOR_BUILD, &FOR_BROKER, &FOR_POSTGRES])
+    provide(&[&FOR_BUILD, &FOR_BROKER, &FOR_POSTGRES, &FOR_CLICKHOUSE, &FOR_OLD_CLICKHOUSE])
+}
+
+/// Sees to it that the engine of ClickHouse can be installed and started.
+pub fn for_clickhouse() -> Result<()> {
+    provide(&[&FOR_CLICKHOUSE])
+}
+
+/// Sees to it that an old server of ClickHouse can be started.
+pub fn for_old_clickhouse() -> Result<()> {
+    provide(&[&FOR_OLD_CLICKHOUSE])
 }
 
 /// Sees to it that a broker can be started.
@@ -114,6 +143,11 @@ pub fn java() -> Command {
 /// Maven.
 pub fn maven() -> Command {
     Command::new("mvn")
+}
+
+/// Python.
+pub fn python() -> Command {
+    Command::new("python3")
 }
 
 /// All that is missing is installed at once, or named at once.

@@ -491,7 +491,8 @@ fn warn_of_old(client: &Client, version: Version) {
     }
     if version < Version::DATE_TIME_64 {
         tracing::warn!(
-            "ClickHouse at `{}` has no times with fractions of a second: rows with such a time go to the dead letter",
+            "ClickHouse at `{}` has no times with fractions of a second: rows whose `timestamp` has them go to the dead \
+             letter",
             client.place()
         );
     }

@@ -139,7 +139,8 @@ impl Column {
                 push_all(bytes, array.values(), |value| value.to_le_bytes());
             }
             (Data::Bytes(bytes), Values::Timestamps(array))
-                if array.null_count() == 0 && matches!(column_type.base, Base::DateTime64(3)) =>
+                if array.null_count() == 0
+                    && matches!(column_type.base, Base::DateTime64(3) | Base::Integer(8)) =>
             {
                 push_all(bytes, array.values(), |value| value.to_le_bytes());
             }
@@ -170,8 +171,8 @@ impl Column {
             (_, Base::Text) => return bytes.push(0),
             (Value::Float(value), _) => return bytes.extend_from_slice(&value.to_le_bytes()),
             (Value::Timestamp(ms), Base::DateTime64(precision)) => ticks(ms, precision).unwrap_or(0),
-            (Value::Timestamp(ms), _) => ms / 1000,
-            (Value::Integer(value), _) => value,
+            (Value::Timestamp(ms), Base::DateTime) => ms / 1000,
+            (Value::Timestamp(value) | Value::Integer(value), _) => value,
             (Value::Boolean(value), _) => i64::from(value),
             (Value::Null | Value::Text(_), _) => 0,
         };

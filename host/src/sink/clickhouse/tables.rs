@@ -118,7 +118,9 @@ fn declared(kind: Kind, is_full: bool, is_revision: bool, version: Version) -> S
         Kind::Timestamp if version >= Version::DATE_TIME_64 => {
             ("DateTime64(3, 'UTC')", "CODEC(DoubleDelta, ZSTD(1))")
         }
-        Kind::Timestamp => ("DateTime('UTC')", ""),
+        Kind::Timestamp if is_full => ("DateTime('UTC')", ""),
+        // Milliseconds since 1970: the time of a check has fractions of a second.
+        Kind::Timestamp => ("Int64", ""),
         Kind::Text => ("String", ""),
     };
     let full = if is_full { plain.to_owned() } else { format!("Nullable({plain})") };

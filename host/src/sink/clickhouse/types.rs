@@ -61,7 +61,8 @@ const DATE_TIME_64_MS: std::ops::Range<i64> = -2_208_988_800_000..10_413_792_000
 impl Type {
     /// The type as the server writes it, when values of `kind` can be stored in it as they are.
     ///
-    /// `Float32` would round, `Decimal` too, and `FixedString` would add zeros.
+    /// A time can also be a number of milliseconds since 1970. `Float32` would round, `Decimal` too, and `FixedString`
+    /// would add zeros.
     pub fn parse(name: &str, kind: Kind) -> Option<Type> {
         let inside = |text: &str, of: &str| -> Option<String> {
             Some(text.strip_prefix(of)?.strip_prefix('(')?.strip_suffix(')')?.to_owned())
@@ -79,7 +80,7 @@ impl Type {
             Kind::Integer => matches!(base, Base::Integer(_) | Base::Unsigned(_)),
             Kind::Float => base == Base::Float,
             Kind::Boolean => matches!(base, Base::Boolean | Base::Unsigned(1)),
-            Kind::Timestamp => matches!(base, Base::DateTime | Base::DateTime64(_)),
+            Kind::Timestamp => matches!(base, Base::DateTime | Base::DateTime64(_) | Base::Integer(8)),
             Kind::Text => base == Base::Text,
         };
         fits.then_some(Type {
@@ -133,8 +134,7 @@ impl Type {
         (!has_nulls || self.is_nullable || self.is_zero_for_none)
             && match values {
                 Values::Texts(..) | Values::Floats(_) | Values::Booleans(_) => true,
-                Values::Integers(_) => self.base == Base::Integer(8),
-                Values::Timestamps(_) => false,
+                Values::Integers(_) | Values::Timestamps(_) => self.base == Base::Integer(8),
             }
     }
 }
