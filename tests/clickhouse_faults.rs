@@ -279,6 +279,7 @@ fn a_server_without_memory_is_given_time() {
     pipeline.wait_for_rows(1);
     // All statements of this server share one session.
     own.clickhouse.query("SET max_memory_usage = 1000000");
+    own.clickhouse.query("SET max_untracked_memory = 0");
     let more = pipeline.send(20_000..60_000, 1);
     wait_until("there is no memory", || host.messages().contains("Code: 241"));
     own.clickhouse.query("SET max_memory_usage = 0");
