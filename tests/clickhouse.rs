@@ -48,9 +48,13 @@ fn nan_and_infinities_arrive_as_they_are() {
          1767571200000,1,NaN,true,a,x\n1767571260000,1,inf,true,a,x\n1767571320000,1,-inf,true,a,x\n";
     folder.write("in.csv", rows);
     let columns = COLUMNS.replace("format: json", "format: csv");
-    folder.pipeline("in.csv", &format!("{columns}{}", database.sink(", create: true, key: [symbol, timestamp]")));
+    folder.pipeline(
+        "in.csv",
+        &format!("{columns}{}", database.sink(", create: true, key: [symbol, timestamp]")),
+    );
     let summary = folder.summary();
-    let prices = database.clickhouse.query(&format!("SELECT price FROM {}.candles ORDER BY timestamp", database.name));
+    let prices =
+        database.clickhouse.query(&format!("SELECT price FROM {}.candles ORDER BY timestamp", database.name));
     assert_eq!(prices, [["nan"], ["inf"], ["-inf"]], "{summary}");
 }
 
@@ -82,10 +86,12 @@ fn columns_of_an_existing_table_may_have_other_types_and_what_they_cannot_hold_i
     write(&folder, &database, ", create: true, key: [symbol, timestamp]", &rows.join("\n"), "");
     let summary = folder.summary();
     assert_eq!((&summary["written"], &summary["rejected"]), (&2.into(), &5.into()), "{summary}");
-    let found = clickhouse.query(&format!("SELECT number, price, closed, note, more, other FROM {name}.candles ORDER BY timestamp"));
+    let found = clickhouse.query(&format!(
+        "SELECT number, price, closed, note, more, other FROM {name}.candles ORDER BY timestamp"
+    ));
     assert_eq!(found, [["\\N", "2.5", "1", "\\N", "d", "0"], ["32767", "1.5", "1", "\\N", "d", "0"]]);
-    let reasons =
-        clickhouse.query(&format!("SELECT rule, source_offset, reason FROM {name}.dead_letter ORDER BY source_offset"));
+    let reasons = clickhouse
+        .query(&format!("SELECT rule, source_offset, reason FROM {name}.dead_letter ORDER BY source_offset"));
     assert_eq!(
         reasons,
         [
@@ -125,7 +131,10 @@ fn a_file_is_read_once_and_goes_on_where_it_was() {
     let database = Database::new(&shared());
     let folder = Folder::new();
     let rows = |range: std::ops::Range<u64>| -> String {
-        crate::harness::kafka::candles(range, 1).iter().map(|candle| format!("{}\n", candle.payload)).collect()
+        crate::harness::kafka::candles(range, 1)
+            .iter()
+            .map(|candle| format!("{}\n", candle.payload))
+            .collect()
     };
     folder.write("in.jsonl", rows(0..4_000));
     let rest = format!("{}{}batch: {{ rows: 300 }}\n", crate::harness::RULES, database.sink(CREATE));
@@ -147,7 +156,10 @@ fn a_pipe_that_comes_again_is_written_again() {
     let folder = Folder::new();
     let row = r#"{"timestamp":1767571200000,"number":1,"price":1.5,"closed":true,"symbol":"a","note":"x"}"#;
     folder.write("in.jsonl", row);
-    folder.pipeline("\"-\"", &format!("{COLUMNS}{}", database.sink(", create: true, key: [symbol, timestamp]")));
+    folder.pipeline(
+        "\"-\"",
+        &format!("{COLUMNS}{}", database.sink(", create: true, key: [symbol, timestamp]")),
+    );
     for _ in 0..2 {
         let input = std::fs::File::open(folder.path("in.jsonl")).unwrap();
         assert_eq!(start(folder.command().stdin(input)).finish().summary()["written"], 1);
@@ -174,7 +186,8 @@ fn blocks_are_compressed_as_the_file_says() {
     for compression in ["none", "lz4", "zstd"] {
         let database = Database::new(&shared());
         let folder = Folder::new();
-        let row = r#"{"timestamp":1767571200000,"number":1,"price":1.5,"closed":true,"symbol":"a","note":"x"}"#;
+        let row =
+            r#"{"timestamp":1767571200000,"number":1,"price":1.5,"closed":true,"symbol":"a","note":"x"}"#;
         let settings = format!(", create: true, key: [symbol], compression: {compression}");
         write(&folder, &database, &settings, row, "");
         assert_eq!(folder.summary()["written"], 1, "{compression}");
@@ -254,7 +267,10 @@ fn the_old_server_takes_rows_and_goes_on_after_a_restart() {
     let database = Database::new(&own.clickhouse);
     let folder = Folder::new();
     let rows = |range: std::ops::Range<u64>| -> String {
-        crate::harness::kafka::candles(range, 1).iter().map(|candle| format!("{}\n", candle.payload)).collect()
+        crate::harness::kafka::candles(range, 1)
+            .iter()
+            .map(|candle| format!("{}\n", candle.payload))
+            .collect()
     };
     folder.write("in.jsonl", rows(0..2_000));
     let rest = format!("{}{}", crate::harness::RULES, database.sink(CREATE));
@@ -269,6 +285,40 @@ fn the_old_server_takes_rows_and_goes_on_after_a_restart() {
     let written = first["written"].as_u64().unwrap() + second["written"].as_u64().unwrap();
     assert_eq!(database.count(), written);
     let Clickhouse { .. } = own.clickhouse;
-    let closes = own.clickhouse.value(&format!("SELECT min(close) > 99, max(symbol) FROM {}.candles", database.name));
+    let closes =
+        own.clickhouse.value(&format!("SELECT min(close) > 99, max(symbol) FROM {}.candles", database.name));
     assert_eq!(closes, "1");
+}
+
+#[test]
+fn the_candles_of_the_sample_go_through_both_pipelines_into_the_table() {
+    let pipelines = crate::harness::workspace().join("pipelines");
+    let own = crate::harness::kafka::own_broker(&[]);
+    let database = Database::new(&shared());
+    own.kafka.create("ohlcv-raw", 2);
+    let bytes = std::fs::read(pipelines.join("quickstart.jsonl")).unwrap();
+    let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+    own.kafka.send("ohlcv-raw", &[], lines.iter().map(|line| (0, None, Some(*line))));
+    let run = |name: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.arg("run").arg(pipelines.join(name)).args(["--until-end", "--json"]);
+        command.args(["--now", crate::harness::NOW, "--guests"]).arg(crate::harness::guests());
+        command.env("KAFKA_BROKERS", &own.kafka.address);
+        command.env("TIDEGATE_CLICKHOUSE_URL", format!("http://{}", database.clickhouse.address));
+        command.env("TIDEGATE_CLICKHOUSE_DATABASE", &database.name);
+        start(&mut command).finish().summary()
+    };
+    let validated = run("validate.yaml")["written"].as_u64().unwrap();
+    let summary = run("clickhouse.yaml");
+    let case = std::fs::read_to_string(pipelines.join("clickhouse.cases/day/summary.json")).unwrap();
+    let expected: serde_json::Value = serde_json::from_str(&case).unwrap();
+    for (key, value) in expected.as_object().unwrap() {
+        // Empty lines of the sample are not sent.
+        assert_eq!(&summary[key], value, "{key}");
+    }
+    assert_eq!(summary["read"], validated);
+    let rows = "SELECT count(), uniqExact(source, symbol, timeframe, timestamp), countIf(validated_at > 0)";
+    let final_rows =
+        database.clickhouse.query(&format!("{rows} FROM {}.candles FINAL", database.name)).swap_remove(0);
+    assert!(final_rows.iter().all(|count| *count == final_rows[0]), "{final_rows:?}");
 }

@@ -26,8 +26,7 @@ fn answer(status: &str, headers: &str, body: &str) -> Fault {
 fn a_host_that_is_killed_at_any_step_loses_and_doubles_nothing() {
     let pipeline = Pipeline::new(&shared_kafka(), &shared(), 2, OFTEN_SINK, OFTEN);
     let sent = pipeline.send(0..60_000, 2);
-    for point in
-        ["after_read", "after_write", "before_plan", "after_plan", "after_insert", "before_position"]
+    for point in ["after_read", "after_write", "before_plan", "after_plan", "after_insert", "before_position"]
     {
         for times in [1, 3] {
             let crash = format!("{point}:{times}");
@@ -75,7 +74,8 @@ fn hosts_that_are_killed_at_random_lose_and_double_nothing_in_clickhouse() {
     let seed = number("TIDEGATE_CHAOS_SEED", 1);
     let own = own_broker(&[]);
     let settings = ", insert: { wait: 200ms, rows: 3000 }";
-    let pipeline = Pipeline::new(&own.kafka, &shared(), partitions, settings, "batch: { rows: 500 }\nlanes: 2");
+    let pipeline =
+        Pipeline::new(&own.kafka, &shared(), partitions, settings, "batch: { rows: 500 }\nlanes: 2");
     pipeline.set_session("p.yaml", "2s");
     let mut numbers = xtask::sample::Numbers::new(seed);
     let name = |host: usize| format!("host-{host}");
@@ -121,11 +121,7 @@ fn what_passes_is_waited_for_and_done_again() {
     let (kafka, clickhouse) = (shared_kafka(), shared());
     let exception = |code: u32, name: &str| {
         let body = format!("Code: {code}. DB::Exception: words. ({name}) (version 26.9 (official build))\n");
-        answer(
-            "500 Internal Server Error",
-            &format!("X-ClickHouse-Exception-Code: {code}\r\n"),
-            &body,
-        )
+        answer("500 Internal Server Error", &format!("X-ClickHouse-Exception-Code: {code}\r\n"), &body)
     };
     let late = "Code: 241. DB::Exception: Memory limit exceeded. (MEMORY_LIMIT_EXCEEDED) (version 26.9 (official build))\n";
     let tagged = "\r\n__exception__\r\nrnywyenlaeqynhmu\r\nCode: 159. DB::Exception: Timeout exceeded. \
@@ -262,7 +258,9 @@ fn a_table_with_too_many_parts_is_given_time() {
     let more = pipeline.send(10_000..20_000, 1);
     let mut host = pipeline.start("a");
     wait_until("there are too many parts", || host.messages().contains("Code: 252"));
-    clickhouse.query(&format!("ALTER TABLE {name}.candles RESET SETTING parts_to_throw_insert, parts_to_delay_insert"));
+    clickhouse.query(&format!(
+        "ALTER TABLE {name}.candles RESET SETTING parts_to_throw_insert, parts_to_delay_insert"
+    ));
     clickhouse.query(&format!("SYSTEM START MERGES {name}.candles"));
     pipeline.wait_until_read(1, &mut host);
     host.interrupt();
@@ -298,7 +296,8 @@ fn past_the_window_the_table_itself_merges_what_is_doubled() {
     let outcome = start(pipeline.command("a").env("TIDEGATE_CRASH", "before_position:1")).finish();
     assert_eq!(outcome.code, None, "{}", outcome.stderr);
     let name = &pipeline.database.name;
-    clickhouse.query(&format!("ALTER TABLE {name}.candles MODIFY SETTING non_replicated_deduplication_window = 1"));
+    clickhouse
+        .query(&format!("ALTER TABLE {name}.candles MODIFY SETTING non_replicated_deduplication_window = 1"));
     clickhouse.query(&format!(
         "INSERT INTO {name}.candles (source, symbol, timeframe, timestamp) VALUES ('other', 'other', '1m', 0), \
          ('other', 'other', '1m', 1)"

@@ -28,14 +28,12 @@ fn a_file_is_written_once_and_goes_on_where_it_stopped() {
     let summary = pipeline.folder.summary();
     assert_eq!((&summary["written"], &summary["rejected"]), (&1.into(), &1.into()));
     assert_eq!(postgres.count("candles"), 1_001);
-    let sums = postgres.lines("SELECT sum(close), min(timestamp AT TIME ZONE 'UTC'), max(volume) FROM candles");
+    let sums =
+        postgres.lines("SELECT sum(close), min(timestamp AT TIME ZONE 'UTC'), max(volume) FROM candles");
     assert_eq!(sums, ["499505|2026-01-05 00:00:00|2"]);
     let letter = "SELECT pipeline, rule, reason, source_topic, source_partition, source_offset, \
                   convert_from(payload, 'UTF8'), rejected_at AT TIME ZONE 'UTC' FROM dead_letter";
-    assert_eq!(
-        postgres.lines(letter),
-        ["test|decode|malformed|in.jsonl|0|1001|{|2026-02-01 00:00:00"]
-    );
+    assert_eq!(postgres.lines(letter), ["test|decode|malformed|in.jsonl|0|1001|{|2026-02-01 00:00:00"]);
 }
 
 #[test]
@@ -128,7 +126,10 @@ fn rows_with_the_same_keys_end_as_in_sqlite() {
     let embedded = Folder::new();
     embedded.write("in.jsonl", rows.join("\n") + "\n");
     let key = "key: [source, symbol, timeframe, timestamp]";
-    embedded.pipeline("in.jsonl", &format!("sink: {{ sqlite: {{ path: out.db, table: candles, {key} }} }}\n{rest}"));
+    embedded.pipeline(
+        "in.jsonl",
+        &format!("sink: {{ sqlite: {{ path: out.db, table: candles, {key} }} }}\n{rest}"),
+    );
     let expected = embedded.summary();
     for key in ["written", "rejected", "dropped"] {
         assert_eq!(found[key], expected[key], "{key}");
@@ -137,11 +138,16 @@ fn rows_with_the_same_keys_end_as_in_sqlite() {
         embedded.rejects().into_iter().map(|(offset, reason)| format!("{offset}|{reason}")).collect();
     assert_eq!(postgres.reasons(), rejects);
     let database = Database::open(&embedded.path("out.db"));
-    let stored = database.query("SELECT (timestamp / 1000 - 1767571200) / 60, close, revision FROM candles ORDER BY 1");
+    let stored = database
+        .query("SELECT (timestamp / 1000 - 1767571200) / 60, close, revision FROM candles ORDER BY 1");
     let stored: Vec<String> = stored
         .into_iter()
         .map(|row| match &row[..] {
-            [rusqlite::types::Value::Integer(minute), rusqlite::types::Value::Real(close), rusqlite::types::Value::Integer(revision)] => {
+            [
+                rusqlite::types::Value::Integer(minute),
+                rusqlite::types::Value::Real(close),
+                rusqlite::types::Value::Integer(revision),
+            ] => {
                 format!("{minute}|{close}|{revision}")
             }
             other => panic!("{other:?}"),
@@ -208,17 +214,34 @@ fn floats_arrive_as_they_are_also_as_numerics() {
     let postgres = database();
     let kinds = "decode: { columns: [{ name: number, type: integer }, { name: float, type: float }, \
                  { name: exact, type: float }, { name: whole, type: integer }] }";
-    postgres.run("CREATE TABLE candles (number bigint, float double precision, exact numeric, whole numeric)");
+    postgres
+        .run("CREATE TABLE candles (number bigint, float double precision, exact numeric, whole numeric)");
     let pipeline = FilePipeline::new(&postgres, CREATE, kinds);
     let values = [
-        "0", "1", "-1", "0.1", "123456.789", "1e-7", "5e-324", "1.7976931348623157e308", "9999", "10000", "100000000",
-        "0.00001234", "12345678.00009", "-0.5", "\"NaN\"",
+        "0",
+        "1",
+        "-1",
+        "0.1",
+        "123456.789",
+        "1e-7",
+        "5e-324",
+        "1.7976931348623157e308",
+        "9999",
+        "10000",
+        "100000000",
+        "0.00001234",
+        "12345678.00009",
+        "-0.5",
+        "\"NaN\"",
     ];
     let rows: Vec<String> = values
         .iter()
         .enumerate()
         .map(|(number, value)| {
-            format!("{{\"number\":{number},\"float\":{value},\"exact\":{value},\"whole\":{}}}", i64::MIN + number as i64)
+            format!(
+                "{{\"number\":{number},\"float\":{value},\"exact\":{value},\"whole\":{}}}",
+                i64::MIN + number as i64
+            )
         })
         .collect();
     pipeline.rows(&rows);
@@ -228,7 +251,10 @@ fn floats_arrive_as_they_are_also_as_numerics() {
     assert_eq!(postgres.count("candles"), if is_nan_decoded { 15 } else { 14 });
     assert_eq!(postgres.count("candles WHERE exact::double precision IS DISTINCT FROM float"), 0);
     assert_eq!(postgres.count("candles WHERE whole <> -9223372036854775808 + number"), 0);
-    assert_eq!(postgres.lines("SELECT exact FROM candles WHERE number IN (3, 4, 12) ORDER BY number"), ["0.1", "123456.789", "12345678.00009"]);
+    assert_eq!(
+        postgres.lines("SELECT exact FROM candles WHERE number IN (3, 4, 12) ORDER BY number"),
+        ["0.1", "123456.789", "12345678.00009"]
+    );
 }
 
 #[test]
@@ -259,7 +285,8 @@ fn times_can_be_in_other_types() {
         ));
         let columns = "decode: { columns: [{ name: timestamp, type: timestamp }, { name: close, type: float }] }\n\
                        rules: [{ name: dedup, component: dedup, settings: { window: 24h } }]";
-        let pipeline = FilePipeline::new(&postgres, ", key: [timestamp], create: true", columns.lines().next().unwrap());
+        let pipeline =
+            FilePipeline::new(&postgres, ", key: [timestamp], create: true", columns.lines().next().unwrap());
         pipeline.rows(&[candle(1, 1.0, "")]);
         assert_eq!(pipeline.folder.summary()["written"], 1, "{own}");
         assert_eq!(postgres.another().lines("SELECT timestamp FROM candles"), [expected]);
@@ -273,8 +300,16 @@ fn times_can_be_in_other_types() {
 #[test]
 fn what_is_wrong_with_the_tables_is_said_with_the_statement_that_mends_it() {
     let postgres = database();
-    let pipeline = FilePipeline::new(&postgres, "", "decode: { columns: [{ name: a, type: integer }, { name: b, type: text }] }");
-    let keyed = FilePipeline::new(&postgres, ", key: [a]", "decode: { columns: [{ name: a, type: integer }, { name: b, type: text }] }");
+    let pipeline = FilePipeline::new(
+        &postgres,
+        "",
+        "decode: { columns: [{ name: a, type: integer }, { name: b, type: text }] }",
+    );
+    let keyed = FilePipeline::new(
+        &postgres,
+        ", key: [a]",
+        "decode: { columns: [{ name: a, type: integer }, { name: b, type: text }] }",
+    );
     for pipeline in [&pipeline, &keyed] {
         pipeline.rows(&["{\"a\":1,\"b\":\"x\"}".into()]);
     }
@@ -284,23 +319,59 @@ fn what_is_wrong_with_the_tables_is_said_with_the_statement_that_mends_it() {
         outcome.refused(3, &sentence);
         // What it says is what mends it.
         let rest = outcome.stderr.split_once(&sentence).unwrap().1;
-        let mend = format!("{sentence}{rest}").split_once("run `").unwrap().1.split_once('`').unwrap().0.to_owned();
+        let mend =
+            format!("{sentence}{rest}").split_once("run `").unwrap().1.split_once('`').unwrap().0.to_owned();
         postgres.run(&mend);
     };
-    refused(&pipeline, format!("the table `candles` does not exist in `{shown}`: run `CREATE TABLE IF NOT EXISTS \"candles\" (\"a\" bigint, \"b\" text);`, or give `create: true`"));
+    refused(
+        &pipeline,
+        format!(
+            "the table `candles` does not exist in `{shown}`: run `CREATE TABLE IF NOT EXISTS \"candles\" (\"a\" bigint, \"b\" text);`, or give `create: true`"
+        ),
+    );
     refused(&pipeline, format!("the table `dead_letter` does not exist in `{shown}`: run `"));
     assert_eq!(pipeline.folder.summary()["written"], 1);
-    refused(&keyed, format!("table `candles` in `{shown}` has no unique index of the key (a): run `CREATE UNIQUE INDEX ON \"candles\" (\"a\");`"));
+    refused(
+        &keyed,
+        format!(
+            "table `candles` in `{shown}` has no unique index of the key (a): run `CREATE UNIQUE INDEX ON \"candles\" (\"a\");`"
+        ),
+    );
     postgres.run("ALTER TABLE candles DROP COLUMN b");
-    refused(&keyed, format!("table `candles` in `{shown}` has no column `b`: run `ALTER TABLE \"candles\" ADD COLUMN \"b\" text;`"));
+    refused(
+        &keyed,
+        format!(
+            "table `candles` in `{shown}` has no column `b`: run `ALTER TABLE \"candles\" ADD COLUMN \"b\" text;`"
+        ),
+    );
     postgres.run("ALTER TABLE candles ALTER b TYPE character(5)");
-    refused(&keyed, format!("column `b` of table `candles` in `{shown}` is `character(5)`, which does not keep texts as they are, expected `text`: run `"));
+    refused(
+        &keyed,
+        format!(
+            "column `b` of table `candles` in `{shown}` is `character(5)`, which does not keep texts as they are, expected `text`: run `"
+        ),
+    );
     postgres.run("ALTER TABLE candles ALTER a TYPE real");
-    refused(&keyed, format!("column `a` of table `candles` in `{shown}` is `real`, which does not keep integers as they are, expected `bigint`: run `"));
+    refused(
+        &keyed,
+        format!(
+            "column `a` of table `candles` in `{shown}` is `real`, which does not keep integers as they are, expected `bigint`: run `"
+        ),
+    );
     postgres.run("ALTER TABLE candles ADD COLUMN c integer; UPDATE candles SET c = 0; ALTER TABLE candles ALTER c SET NOT NULL");
-    refused(&keyed, format!("column `c` of table `candles` in `{shown}` must have a value, and the pipeline has no such column: run `"));
+    refused(
+        &keyed,
+        format!(
+            "column `c` of table `candles` in `{shown}` must have a value, and the pipeline has no such column: run `"
+        ),
+    );
     postgres.run("ALTER TABLE dead_letter DROP COLUMN payload");
-    refused(&keyed, format!("table `dead_letter` in `{shown}`, which is for dead letters, has no column `payload`: run `"));
+    refused(
+        &keyed,
+        format!(
+            "table `dead_letter` in `{shown}`, which is for dead letters, has no column `payload`: run `"
+        ),
+    );
     // The position is of the pipeline, so there is nothing left to read.
     assert_eq!(keyed.folder.summary()["read"], 0);
     postgres.run("CREATE VIEW seen AS SELECT * FROM candles");
@@ -327,7 +398,8 @@ fn a_schema_before_the_table_has_its_positions_and_dead_letters_too() {
 #[test]
 fn rows_are_read_back_by_their_time() {
     let postgres = database();
-    let rules = "rules: [{ name: dedup, component: dedup, settings: { window: 24h } }]\nremember: { rows: 10 }";
+    let rules =
+        "rules: [{ name: dedup, component: dedup, settings: { window: 24h } }]\nremember: { rows: 10 }";
     let pipeline = FilePipeline::new(&postgres, CREATE, rules);
     let rows: Vec<String> = (0..25_000).map(|minute| candle(minute, 1.0, "")).collect();
     pipeline.rows(&rows);
@@ -335,7 +407,8 @@ fn rows_are_read_back_by_their_time() {
     // Of the last ten the rule knows; the one before them is met by the table.
     pipeline.append(&[candle(24_990, 1.0, ""), candle(24_989, 1.0, "")]);
     let summary = pipeline.folder.summary();
-    let mut dropped: Vec<String> = summary["dropped_by"].as_array().unwrap().iter().map(ToString::to_string).collect();
+    let mut dropped: Vec<String> =
+        summary["dropped_by"].as_array().unwrap().iter().map(ToString::to_string).collect();
     dropped.sort();
     assert_eq!(dropped, [r#"{"rule":"dedup","count":1}"#, r#"{"rule":"sink","count":1}"#]);
     // All of them, which is more than one batch.
@@ -405,7 +478,8 @@ fn a_check_that_connects_says_what_is_wrong_and_changes_nothing() {
     assert_eq!(checked.code, Some(0), "what is to be made is nothing wrong: {}", checked.stderr);
     assert_eq!(postgres.count("pg_tables WHERE schemaname = 'public'"), 0);
     pipeline.write_file(&postgres.url(), "", "");
-    tidegate(&pipeline.folder, &["check", "--connect", "p.yaml"]).refused(3, "the table `candles` does not exist in `");
+    tidegate(&pipeline.folder, &["check", "--connect", "p.yaml"])
+        .refused(3, "the table `candles` does not exist in `");
     postgres.run("CREATE TABLE candles (close text)");
     let checked = tidegate(&pipeline.folder, &["check", "--connect", "p.yaml"]);
     checked.refused(3, "has no columns `timestamp`, `open`");
@@ -420,7 +494,8 @@ fn the_shipped_pipeline_has_the_expected_outcome() {
     let (own, postgres) = (own_broker(&[]), database());
     own.kafka.create("ohlcv-validated", 4);
     let pipelines = workspace().join("pipelines");
-    let case = |name: &str| std::fs::read_to_string(pipelines.join("timescale.cases/day").join(name)).unwrap();
+    let case =
+        |name: &str| std::fs::read_to_string(pipelines.join("timescale.cases/day").join(name)).unwrap();
     let rows = case("rows.jsonl");
     own.kafka.send("ohlcv-validated", &[], rows.lines().map(|line| (0, None, Some(line.as_bytes()))));
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
@@ -439,7 +514,8 @@ fn the_shipped_pipeline_has_the_expected_outcome() {
         })
         .collect();
     assert_eq!(postgres.lines("SELECT source_offset, rule, reason FROM dead_letter ORDER BY 1"), rejected);
-    let payloads = postgres.lines("SELECT convert_from(payload, 'UTF8') FROM dead_letter ORDER BY source_offset");
+    let payloads =
+        postgres.lines("SELECT convert_from(payload, 'UTF8') FROM dead_letter ORDER BY source_offset");
     let offsets = rejected.iter().map(|row| row.split_once('|').unwrap().0.parse::<usize>().unwrap());
     assert_eq!(payloads, offsets.map(|offset| rows.lines().nth(offset).unwrap()).collect::<Vec<_>>());
     // The rows that must be there: the newest of each key.
@@ -450,7 +526,8 @@ fn the_shipped_pipeline_has_the_expected_outcome() {
         if row["symbol"].is_null() || key.contains("\\u0000") {
             continue;
         }
-        let is_newer = newest.get(&key).is_none_or(|other| other["revision"].as_i64() < row["revision"].as_i64());
+        let is_newer =
+            newest.get(&key).is_none_or(|other| other["revision"].as_i64() < row["revision"].as_i64());
         if is_newer {
             newest.insert(key, row);
         }

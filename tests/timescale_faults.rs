@@ -142,7 +142,9 @@ fn what_passes_is_waited_for() {
     postgres.run("CREATE TRIGGER fail BEFORE INSERT ON candles FOR EACH STATEMENT EXECUTE FUNCTION fail()");
     let sent = sent_to(&pipeline, 30_000, 1);
     let said = end_and_compare(pipeline.start("a"), &pipeline, &sent);
-    for state in ["40P01", "40001", "55P03", "57014", "53300", "53100", "53200", "57P03", "08006", "25006", "58030"] {
+    for state in
+        ["40P01", "40001", "55P03", "57014", "53300", "53100", "53200", "57P03", "08006", "25006", "58030"]
+    {
         assert!(said.contains(&format!("trouble ({state})")), "{state}: {said}");
     }
 }
@@ -204,7 +206,10 @@ fn a_real_deadlock_is_tried_again() {
 #[test]
 fn serializable_transactions_end_well() {
     let (kafka, postgres) = (shared(), database());
-    postgres.run(&format!("ALTER DATABASE {} SET default_transaction_isolation = serializable", postgres.database));
+    postgres.run(&format!(
+        "ALTER DATABASE {} SET default_transaction_isolation = serializable",
+        postgres.database
+    ));
     let pipeline = Pipeline::new(&kafka, &postgres, 4, &format!("{OFTEN}\nlanes: 2"));
     let sent = sent_to(&pipeline, 60_000, 4);
     let mut host = pipeline.start("a");
@@ -323,7 +328,11 @@ fn a_server_that_crashes_and_comes_back_is_waited_for() {
     let mut host = pipeline.start("a");
     host.wait_until(|| postgres.stored() > 0);
     for stopped in [false, true] {
-        if stopped { own.server.stop().unwrap() } else { own.server.kill().unwrap() }
+        if stopped {
+            own.server.stop().unwrap()
+        } else {
+            own.server.kill().unwrap()
+        }
         thread::sleep(Duration::from_millis(1_500));
         own.server.restart().unwrap();
         postgres.reconnect();
@@ -346,7 +355,8 @@ fn a_server_that_is_not_there_is_said_or_waited_for() {
     own.server.kill().unwrap();
     let started = std::time::Instant::now();
     let outcome = pipeline.folder.run();
-    outcome.refused(3, &format!("the server of `sink.timescale.url` (`{}`) cannot be used", postgres.shown()));
+    outcome
+        .refused(3, &format!("the server of `sink.timescale.url` (`{}`) cannot be used", postgres.shown()));
     outcome.refused(3, "Connection refused");
     assert!(started.elapsed() < Duration::from_secs(30));
     let mut waiting = start(pipeline.folder.command().arg("--wait"));
@@ -378,7 +388,11 @@ fn changed(change: &str, sentence: &str, mend: &str) {
 
 #[test]
 fn a_table_that_is_changed_under_a_running_host_stops_it() {
-    changed("ALTER TABLE candles DROP COLUMN volume", "has no column `volume`: run `ALTER TABLE", "ALTER TABLE candles ADD COLUMN volume float8");
+    changed(
+        "ALTER TABLE candles DROP COLUMN volume",
+        "has no column `volume`: run `ALTER TABLE",
+        "ALTER TABLE candles ADD COLUMN volume float8",
+    );
     changed(
         "ALTER TABLE candles ADD COLUMN more integer; UPDATE candles SET more = 1; ALTER TABLE candles ALTER more SET NOT NULL",
         "column `more` of table `candles`",
@@ -389,8 +403,16 @@ fn a_table_that_is_changed_under_a_running_host_stops_it() {
         "has no unique index of the key (source, symbol, timeframe, timestamp)",
         "CREATE UNIQUE INDEX ON candles (timestamp, source, symbol, timeframe)",
     );
-    changed("ALTER TABLE candles ALTER close TYPE real", "column `close` of table `candles`", "ALTER TABLE candles ALTER close TYPE float8");
-    changed("ALTER TABLE candles RENAME TO kept; CREATE VIEW candles AS SELECT * FROM kept", "is no table", "DROP VIEW candles; ALTER TABLE kept RENAME TO candles");
+    changed(
+        "ALTER TABLE candles ALTER close TYPE real",
+        "column `close` of table `candles`",
+        "ALTER TABLE candles ALTER close TYPE float8",
+    );
+    changed(
+        "ALTER TABLE candles RENAME TO kept; CREATE VIEW candles AS SELECT * FROM kept",
+        "is no table",
+        "DROP VIEW candles; ALTER TABLE kept RENAME TO candles",
+    );
 }
 
 /// Binary COPY does not look at types: eight bytes of a float would be taken for an integer.
@@ -416,7 +438,8 @@ fn a_table_that_is_dropped_under_a_running_host_stops_it_and_loses_no_position()
     let pipeline = Pipeline::new(&kafka, &postgres, 1, OFTEN);
     pipeline.run_to_end();
     pipeline.write_file(&postgres.url(), "", OFTEN);
-    let without_create = String::from_utf8(pipeline.folder.read("p.yaml")).unwrap().replace("create: true", "create: false");
+    let without_create =
+        String::from_utf8(pipeline.folder.read("p.yaml")).unwrap().replace("create: true", "create: false");
     pipeline.folder.write("p.yaml", without_create);
     let sent = sent_to(&pipeline, 40_000, 1);
     let mut host = pipeline.start("a");
@@ -541,11 +564,18 @@ fn encrypted_connections_trust_the_given_authority_and_the_right_name_only() {
     let keys = tempfile::tempdir().unwrap();
     let path = |name: &str| keys.path().join(name);
     let openssl = |arguments: &[&str]| {
-        let output = Command::new("openssl").args(arguments).current_dir(keys.path()).output().expect("openssl starts");
+        let output = Command::new("openssl")
+            .args(arguments)
+            .current_dir(keys.path())
+            .output()
+            .expect("openssl starts");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     let request = ["req", "-newkey", "rsa:2048", "-nodes", "-subj"];
-    openssl(&[&request[..], &["/CN=authority", "-x509", "-days", "30", "-keyout", "ca.key", "-out", "ca.pem"]].concat());
+    openssl(
+        &[&request[..], &["/CN=authority", "-x509", "-days", "30", "-keyout", "ca.key", "-out", "ca.pem"]]
+            .concat(),
+    );
     openssl(&[&request[..], &["/CN=server", "-keyout", "server.key", "-out", "server.csr"]].concat());
     std::fs::write(path("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
     let sign = ["x509", "-req", "-days", "30", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];

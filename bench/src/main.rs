@@ -2,9 +2,11 @@
 //!
 //! `cargo xtask bench` prints a table; the ratios are what counts, the nanoseconds are this machine's. `cargo xtask
 //! bench border` measures calls of rules alone, `path` the way from a file through three rules. What starts a broker
-//! takes minutes and runs only when it is asked for: `kafka`, `kafka-memory`, `kafka-recovery`, `timescale`.
+//! takes minutes and runs only when it is asked for: `kafka`, `kafka-memory`, `kafka-recovery`, `timescale`,
+//! `clickhouse`.
 
 mod border;
+mod clickhouse;
 mod kafka;
 mod path;
 mod timescale;
@@ -38,6 +40,8 @@ enum Part {
     KafkaRecovery(kafka::recovery::Arguments),
     /// Into PostgreSQL, beside the same bytes sent by hand, and from a topic into it
     Timescale(timescale::Arguments),
+    /// Into ClickHouse: blocks beside buffers that were made before, and from a topic into a table
+    Clickhouse(clickhouse::Arguments),
     /// A program that was written by hand, as a process of its own
     #[command(hide = true)]
     KafkaClient(kafka::client::Arguments),
@@ -60,6 +64,7 @@ fn main() -> Result<()> {
         Some(Part::KafkaMemory(arguments)) => kafka::memory::run(&arguments),
         Some(Part::KafkaRecovery(arguments)) => kafka::recovery::run(&arguments),
         Some(Part::Timescale(arguments)) => timescale::run(&arguments),
+        Some(Part::Clickhouse(arguments)) => clickhouse::run(&arguments),
         Some(Part::KafkaClient(_)) => unreachable!("it has run"),
     }
 }

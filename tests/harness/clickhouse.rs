@@ -263,7 +263,9 @@ impl Database {
     /// The same, by way of another address.
     pub fn sink_by(&self, address: SocketAddr, rest: &str) -> String {
         let name = &self.name;
-        format!("sink: {{ clickhouse: {{ url: \"http://{address}\", database: {name}, table: candles {rest} }} }}\n")
+        format!(
+            "sink: {{ clickhouse: {{ url: \"http://{address}\", database: {name}, table: candles {rest} }} }}\n"
+        )
     }
 
     /// The number of rows, each as often as it is stored.
@@ -380,7 +382,8 @@ impl Pipeline {
             })
             .collect();
         expected.sort_unstable();
-        let rows = format!("SELECT symbol, toUnixTimestamp64Milli(timestamp), close FROM {name}.candles {after}");
+        let rows =
+            format!("SELECT symbol, toUnixTimestamp64Milli(timestamp), close FROM {name}.candles {after}");
         let mut found: Vec<String> = clickhouse.query(&rows).into_iter().map(|row| row.join("\t")).collect();
         found.sort_unstable();
         let different = expected.iter().zip(&found).find(|(one, other)| one != other);

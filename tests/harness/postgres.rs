@@ -128,7 +128,8 @@ impl Postgres {
     /// The rows of a query, all values as texts.
     pub fn query(&self, query: &str) -> Vec<Vec<Option<String>>> {
         let (runtime, client) = &*self.connection.lock().unwrap();
-        let messages = runtime.block_on(client.simple_query(query)).unwrap_or_else(|error| panic!("{query}: {error:?}"));
+        let messages =
+            runtime.block_on(client.simple_query(query)).unwrap_or_else(|error| panic!("{query}: {error:?}"));
         let rows = messages.into_iter().filter_map(|message| match message {
             SimpleQueryMessage::Row(row) => {
                 Some((0..row.len()).map(|index| row.get(index).map(str::to_owned)).collect())
@@ -180,7 +181,8 @@ impl Postgres {
             let close = row["close"].as_str().unwrap().parse().unwrap();
             expected.push((candle.symbol.clone(), row["timestamp"].as_i64().unwrap(), close));
         }
-        let found = self.query("SELECT symbol, (extract(epoch FROM timestamp) * 1000)::bigint, close FROM candles");
+        let found =
+            self.query("SELECT symbol, (extract(epoch FROM timestamp) * 1000)::bigint, close FROM candles");
         let mut found: Vec<(String, i64, f64)> = found
             .into_iter()
             .map(|row| {
@@ -212,7 +214,8 @@ impl Postgres {
         let mut found: BTreeMap<&str, usize> = BTreeMap::new();
         letters.iter().for_each(|payload| *found.entry(payload).or_default() += 1);
         assert!(wrong == found, "{} rows are wrong, {} are in the dead letter", wrong.len(), found.len());
-        let places = "(SELECT DISTINCT source_topic, source_partition, source_offset FROM dead_letter) AS places";
+        let places =
+            "(SELECT DISTINCT source_topic, source_partition, source_offset FROM dead_letter) AS places";
         assert_eq!(self.count(places), self.count("dead_letter"), "a row is twice in the dead letter");
     }
 }
@@ -291,7 +294,8 @@ impl<'p> Pipeline<'p> {
     pub fn wait_until_written(&self, sent: &[Candle], host: &mut Running) {
         let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
         sent.iter().for_each(|candle| *ends.entry(candle.partition).or_default() += 1);
-        let expected: Vec<String> = ends.iter().map(|(partition, end)| format!("{partition}|{end}")).collect();
+        let expected: Vec<String> =
+            ends.iter().map(|(partition, end)| format!("{partition}|{end}")).collect();
         let query = format!(
             "SELECT partition, next_offset FROM tidegate_positions WHERE topic = '{}' AND next_offset > 0 ORDER BY 1",
             self.topic
@@ -318,7 +322,8 @@ impl FilePipeline {
     }
 
     pub fn write_file(&self, url: &str, sink: &str, rest: &str) {
-        self.folder.pipeline("in.jsonl", &format!("sink: {{ timescale: {{ url: \"{url}\" {sink} }} }}\n{rest}\n"));
+        self.folder
+            .pipeline("in.jsonl", &format!("sink: {{ timescale: {{ url: \"{url}\" {sink} }} }}\n{rest}\n"));
     }
 
     /// Writes rows into the file.

@@ -5,7 +5,7 @@
 //! often, so there are several rounds, each with a database of its own.
 //!
 //! From Kafka it is several hosts that share the partitions, and tests of the workspace are what runs: here longer. Into
-//! a database, answers to COMMIT are lost beside that.
+//! PostgreSQL, answers to COMMIT are lost beside that.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -50,6 +50,8 @@ pub enum Pipeline {
     Kafka,
     /// From Kafka into PostgreSQL, two processes in a group
     Timescale,
+    /// From Kafka into ClickHouse, two processes in a group
+    Clickhouse,
 }
 
 /// What to do, and with what.
@@ -87,11 +89,16 @@ pub fn command(arguments: &Arguments) -> Result<()> {
     let seed = arguments.seed.unwrap_or(u64::from(clock));
     match arguments.pipeline {
         Pipeline::Sqlite => sqlite(arguments, seed),
-        Pipeline::Kafka => tests(arguments, seed, &["hosts_that_are_killed_at_random"]),
+        Pipeline::Kafka => tests(arguments, seed, &["kafka_faults::hosts_that_are_killed_at_random"]),
         Pipeline::Timescale => tests(
             arguments,
             seed,
             &["hosts_that_write_into_a_database_and_are_killed", "answers_to_commit_that_are_lost"],
+        ),
+        Pipeline::Clickhouse => tests(
+            arguments,
+            seed,
+            &["clickhouse_faults::hosts_that_are_killed_at_random_lose_and_double_nothing_in_clickhouse"],
         ),
     }
 }

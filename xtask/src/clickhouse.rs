@@ -7,7 +7,6 @@
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,7 +14,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::kafka::{ENDS_WITH_STDIN, free_port, last_lines, open, process_of, stop_process_of};
+use crate::detached;
+use crate::kafka::{ENDS_WITH_STDIN, free_port, last_lines};
 use crate::{packages, root, target_folder};
 
 /// The version of `chdb`, whose engine is that of ClickHouse 26.9.
@@ -71,19 +71,13 @@ impl Server {
     /// [`detached_process`] and [`stop_detached`].
     pub fn detached(options: Options) -> Result<u32> {
         std::fs::create_dir_all(&options.folder)?;
-        let mut lock = open(&pid_file(&options.folder))?;
-        // The server inherits the open file as its standard input, and with it the lock, for as long as it lives.
-        if lock.try_lock().is_err() {
-            bail!("a server of ClickHouse runs already in `{}`", options.folder.display());
-        }
-        lock.set_len(0)?;
+        let mut lock = detached::lock(&pid_file(&options.folder))?;
         let server = Server::prepare(options)?;
         let log_start = server.log_length();
         let mut command = server.command()?;
-        // Ctrl-C in the terminal is for the command that started it.
-        command.process_group(0).stdin(lock.try_clone()?);
+        lock.hand_to(&mut command)?;
         let mut child = server.spawn(&mut command)?;
-        lock.write_all(child.id().to_string().as_bytes())?;
+        lock.keep(&child)?;
         let ready = server.wait_until_ready(&mut child, log_start);
         if ready.is_err() {
             child.kill()?;
@@ -230,12 +224,12 @@ impl Drop for Server {
 
 /// The number of the process of the detached server that runs in this folder.
 pub fn detached_process(folder: &Path) -> Result<Option<u32>> {
-    process_of(&pid_file(folder))
+    detached::process(&pid_file(folder))
 }
 
 /// Stops the detached server that runs in this folder and waits for its end; says whether there was one.
 pub fn stop_detached(folder: &Path) -> Result<bool> {
-    stop_process_of(&pid_file(folder))
+    detached::stop(&pid_file(folder), Signal::TERM)
 }
 
 fn pid_file(folder: &Path) -> PathBuf {
@@ -245,9 +239,9 @@ fn pid_file(folder: &Path) -> PathBuf {
 /// Whether the server says that it is there.
 fn is_ready(address: SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(2)) else { return false };
-    let asked = stream
-        .set_read_timeout(Some(Duration::from_secs(2)))
-        .and_then(|()| stream.write_all(b"GET /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
+    let asked = stream.set_read_timeout(Some(Duration::from_secs(2))).and_then(|()| {
+        stream.write_all(b"GET /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    });
     let mut answer = String::new();
     asked.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.contains("Ok.")
 }
@@ -259,7 +253,7 @@ pub fn chdb() -> Result<PathBuf> {
     let folder = services.join(format!("chdb-{CHDB_VERSION}"));
     let python = folder.join("bin/python");
     // Two processes may want it at the same time: one installs, the other waits.
-    let lock = open(&services.join("lock"))?;
+    let lock = detached::open(&services.join("lock"))?;
     lock.lock()?;
     // Written when all of it is there: half a download is done again.
     let complete = folder.join("complete");

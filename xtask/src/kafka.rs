@@ -41,7 +41,8 @@ const SHOWN_LINES: usize = 12;
 
 /// A process ends with its own standard input: it is killed when the other end of that pipe is closed, which
 /// the system does even when nobody else can.
-pub(crate) const ENDS_WITH_STDIN: &str = "exec 3<&0 </dev/null; (read -r _ <&3; kill -9 $$) & exec 3<&-; exec \"$@\"";
+pub(crate) const ENDS_WITH_STDIN: &str =
+    "exec 3<&0 </dev/null; (read -r _ <&3; kill -9 $$) & exec 3<&-; exec \"$@\"";
 
 /// What a broker is to be.
 #[derive(Debug, Clone, Default)]

@@ -246,12 +246,24 @@ impl Files {
 
     fn make_data(&self) -> Result<()> {
         let mut initdb = Command::new(self.programs.join("initdb"));
-        initdb.args(["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "--username", USER, "--pgdata"]);
+        initdb.args([
+            "--auth=trust",
+            "--no-sync",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--username",
+            USER,
+            "--pgdata",
+        ]);
         initdb.arg(self.data()).current_dir(&self.options.folder).stdin(Stdio::null());
         self.as_user(&mut initdb);
         let output = initdb.output().context("cannot start `initdb`")?;
         if !output.status.success() {
-            bail!("`initdb` ended with {}:\n{}", output.status, last_lines(&String::from_utf8_lossy(&output.stderr)));
+            bail!(
+                "`initdb` ended with {}:\n{}",
+                output.status,
+                last_lines(&String::from_utf8_lossy(&output.stderr))
+            );
         }
         let rules = self.data().join("pg_hba.conf");
         let trusting = std::fs::read_to_string(&rules)?;

@@ -249,7 +249,10 @@ fn check(variable: &str, given: &str) -> Result<()> {
         return Ok(());
     }
     let addresses = addresses.join(",");
-    Err(Missing(format!("nobody answers at {addresses}, which is in {variable}; start it, or unset {variable}")).into())
+    Err(Missing(format!(
+        "nobody answers at {addresses}, which is in {variable}; start it, or unset {variable}"
+    ))
+    .into())
 }
 
 fn docker_compose() -> Command {
@@ -277,6 +280,9 @@ mod tests {
         check("POSTGRES_URL", &format!("postgres://user:secret@{address}/market")).unwrap();
         let error = check("POSTGRES_URL", "postgres://user:secret@127.0.0.1:1/market").unwrap_err();
         assert!(error.is::<Missing>());
-        assert!(error.to_string().starts_with("nobody answers at 127.0.0.1:1, which is in POSTGRES_URL"), "{error}");
+        assert!(
+            error.to_string().starts_with("nobody answers at 127.0.0.1:1, which is in POSTGRES_URL"),
+            "{error}"
+        );
     }
 }

@@ -25,8 +25,8 @@ use cluster::Cluster;
 const PARTITIONS: i32 = 4;
 
 /// The rules' settings, as in `pipelines/validate.yaml`.
-const VALIDATE: &str = r#"{ "sources": ["binance", "coinbase", "kraken"], "max_future": "5m" }"#;
-const DEDUP: &str = r#"{ "window": "24h" }"#;
+pub const VALIDATE: &str = r#"{ "sources": ["binance", "coinbase", "kraken"], "max_future": "5m" }"#;
+pub const DEDUP: &str = r#"{ "window": "24h" }"#;
 
 /// The topics of one run, and the group that reads.
 #[derive(Debug, Clone)]

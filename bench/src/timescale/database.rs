@@ -67,7 +67,12 @@ impl Database {
 
     /// A new database.
     pub fn table(&self) -> Result<Table<'_>> {
-        self.table_for("file: { path: none.jsonl }", &format!("columns:\n{COLUMNS}"), 1, "key: [source, symbol, timeframe, timestamp]")
+        self.table_for(
+            "file: { path: none.jsonl }",
+            &format!("columns:\n{COLUMNS}"),
+            1,
+            "key: [source, symbol, timeframe, timestamp]",
+        )
     }
 
     /// A new database for this source.

@@ -34,10 +34,16 @@ pub fn run(database: &Database, arguments: &Arguments) -> Result<()> {
         for runs in &mut all {
             runs.measure(database, &cluster, &topic, arguments.topic_rows)?;
             let (rate, cpu) = (runs.rates[round - 1], runs.cpu[round - 1]);
-            eprintln!("bench: round {round}, {} lanes: {rate:.0} rows/s, {cpu:.2} CPU-s per million", runs.lanes);
+            eprintln!(
+                "bench: round {round}, {} lanes: {rate:.0} rows/s, {cpu:.2} CPU-s per million",
+                runs.lanes
+            );
         }
     }
-    println!("\nfrom Kafka into PostgreSQL, {} rows of JSON in 4 partitions, medians of {}", arguments.topic_rows, arguments.rounds);
+    println!(
+        "\nfrom Kafka into PostgreSQL, {} rows of JSON in 4 partitions, medians of {}",
+        arguments.topic_rows, arguments.rounds
+    );
     println!("lanes     rows/s  CPU-s/million  peak MiB  others' cores");
     for runs in &all {
         println!(
@@ -54,11 +60,21 @@ pub fn run(database: &Database, arguments: &Arguments) -> Result<()> {
 
 impl Runs {
     fn measure(&mut self, database: &Database, cluster: &Cluster, topic: &str, rows: u64) -> Result<()> {
-        let source = format!("kafka: {{ brokers: \"{}\", topic: {topic}, group: bench-{} }}", cluster.address, std::process::id());
+        let source = format!(
+            "kafka: {{ brokers: \"{}\", topic: {topic}, group: bench-{} }}",
+            cluster.address,
+            std::process::id()
+        );
         let table = database.table_for(&source, "columns: ohlcv", self.lanes, "table: candles")?;
         let name = format!("release/tidegate{}", std::env::consts::EXE_SUFFIX);
         let mut command = Command::new(xtask::target_folder().join(name));
-        command.arg("run").arg(table.file()).args(["--json", "--instance", "bench", "--until-end", "--quiet"]);
+        command.arg("run").arg(table.file()).args([
+            "--json",
+            "--instance",
+            "bench",
+            "--until-end",
+            "--quiet",
+        ]);
         let ended = AtomicBool::new(false);
         let (taken, seconds) = thread::scope(|scope| {
             let watching = scope.spawn(|| watch(&table, &ended));

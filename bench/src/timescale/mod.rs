@@ -92,8 +92,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     for round in 1..=arguments.rounds {
         for runs in &mut all {
-            let (ceiling, sink) =
-                (runs.measure(&database, arguments, Writer::Ceiling)?, runs.measure(&database, arguments, Writer::Sink)?);
+            let (ceiling, sink) = (
+                runs.measure(&database, arguments, Writer::Ceiling)?,
+                runs.measure(&database, arguments, Writer::Sink)?,
+            );
             eprintln!(
                 "bench: round {round}, {:?}, {} rows a batch, {} connections: ceiling {ceiling:.0}, sink {sink:.0} rows/s, load {}",
                 runs.load,
@@ -120,7 +122,14 @@ impl Runs {
         let written = batches * self.batch * self.clients;
         if self.load == Load::Newer {
             for client in 0..self.clients {
-                write(&table, client, &Rows::new(client, 0, batches, self.batch)?, Writer::Sink, Load::New, 0)?;
+                write(
+                    &table,
+                    client,
+                    &Rows::new(client, 0, batches, self.batch)?,
+                    Writer::Sink,
+                    Load::New,
+                    0,
+                )?;
             }
         }
         let revision = i64::from(self.load == Load::Newer);
@@ -132,7 +141,9 @@ impl Runs {
             let writers: Vec<_> = all
                 .iter()
                 .enumerate()
-                .map(|(client, rows)| scope.spawn(move || write(table, client, rows, writer, self.load, before)))
+                .map(|(client, rows)| {
+                    scope.spawn(move || write(table, client, rows, writer, self.load, before))
+                })
                 .collect();
             writers.into_iter().map(|writer| writer.join().expect("no writer panics")).collect::<Result<_>>()
         })?;
@@ -146,7 +157,14 @@ impl Runs {
 }
 
 /// Writes all rows from one connection; gives the seconds that the transactions took.
-fn write(table: &Table<'_>, client: usize, rows: &Rows, writer: Writer, load: Load, before: usize) -> Result<f64> {
+fn write(
+    table: &Table<'_>,
+    client: usize,
+    rows: &Rows,
+    writer: Writer,
+    load: Load,
+    before: usize,
+) -> Result<f64> {
     match writer {
         Writer::Ceiling => Ceiling::new(table, client, load, before)?.write(rows),
         Writer::Sink => write_by_sink(table, client, rows, before),
@@ -154,9 +172,12 @@ fn write(table: &Table<'_>, client: usize, rows: &Rows, writer: Writer, load: Lo
 }
 
 fn write_by_sink(table: &Table<'_>, client: usize, rows: &Rows, before: usize) -> Result<f64> {
-    let pipeline_file::Sink::Timescale(config) = &table.loaded.pipeline.sink else { unreachable!("it is one") };
+    let pipeline_file::Sink::Timescale(config) = &table.loaded.pipeline.sink else {
+        unreachable!("it is one")
+    };
     let patience = Patience { forever: false, shutdown: Shutdown::default() };
-    let place = Place { folder: &table.loaded.folder, instance: "bench", lane: client, until_end: false, patience };
+    let place =
+        Place { folder: &table.loaded.folder, instance: "bench", lane: client, until_end: false, patience };
     let mut sink = TimescaleSink::open(config, &table.loaded.pipeline, &rows.schema, &place)?;
     let mut source = Source::open(&table.loaded.pipeline, &place)?;
     let partition = Partition { topic: "bench".into(), number: client as i32 };
@@ -167,9 +188,11 @@ fn write_by_sink(table: &Table<'_>, client: usize, rows: &Rows, before: usize) -
         let refuse = |row: usize, reason: &str, detail: String| -> DeadLetter<'_> {
             panic!("row {row} is refused: {reason}, {detail}")
         };
-        let next = Position { next_offset: position.next_offset + batch.num_rows() as u64, ..Position::default() };
+        let next =
+            Position { next_offset: position.next_offset + batch.num_rows() as u64, ..Position::default() };
         let write = Write {
             partition: &partition,
+            first: position.next_offset,
             expected: &position,
             next: &next,
             kept: batch,

@@ -79,7 +79,9 @@ fn servers(path: &Path, guests: &Path) -> (Vec<Finding>, u8) {
         Ok(partitions) => partitions,
         Err(error) => return (found("source", &[error.to_string()]), error.code()),
     };
-    match schema(&loaded, guests).and_then(|schema| Sink::check(&loaded.pipeline, &schema, partitions, &place)) {
+    match schema(&loaded, guests)
+        .and_then(|schema| Sink::check(&loaded.pipeline, &schema, partitions, &place))
+    {
         Ok(sentences) if sentences.is_empty() => (Vec::new(), 0),
         Ok(sentences) => (found("sink", &sentences), SURROUNDINGS_ARE_WRONG),
         Err(error) => (found("sink", &[error.to_string()]), error.code()),

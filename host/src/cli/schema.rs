@@ -101,8 +101,12 @@ fn usual(global: &Global, sink: Database) -> Result<(Pipeline, SchemaRef)> {
     let file = json!({ "name": "usual", "source": { "file": { "path": "-" } }, "sink": sink });
     let pipeline: Pipeline = serde_json::from_value(file)
         .map_err(|error| Error::Running(format!("the usual pipeline is wrong: {error}")))?;
-    let mut fields: Vec<Field> =
-        Decoder::new(&Decode::default())?.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+    let mut fields: Vec<Field> = Decoder::new(&Decode::default())?
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone())
+        .collect();
     for name in USUAL_RULES {
         let path = pipeline_file::component_path(&PathBuf::new(), &global.guests_folder(), name);
         for (name, kind) in Component::load(&path, &Limits::default())?.description.writes {

@@ -377,7 +377,9 @@ impl Waiting {
             .collect();
         for letter in write.rejected.iter().chain(&refused) {
             let types = letters.columns.iter().map(|(_, column_type)| column_type);
-            self.letters.get_or_insert_with(|| Block::new(types)).append_row(&letters.columns, values(letter));
+            self.letters
+                .get_or_insert_with(|| Block::new(types))
+                .append_row(&letters.columns, values(letter));
         }
         refused.into_iter().map(|letter| letter.reject.into_owned()).collect()
     }

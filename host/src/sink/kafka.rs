@@ -185,7 +185,9 @@ impl KafkaSink {
         let client = client_config(connection, place.folder);
         let topics = Topics { cluster: &cluster, connection, client: &client, config, partitions, place };
         let dead_letter = config.dead_letter_topic(pipeline);
-        for (name, setting) in [(&*config.topic, "sink.kafka.topic"), (&*dead_letter, "dead_letter.kafka.topic")] {
+        for (name, setting) in
+            [(&*config.topic, "sink.kafka.topic"), (&*dead_letter, "dead_letter.kafka.topic")]
+        {
             if !config.create || cluster.partitions(name)?.is_some() {
                 let target = topics.target(name, setting)?;
                 if setting == "sink.kafka.topic" {

@@ -162,7 +162,8 @@ impl SqliteSink {
         let say = |error| sqlite_error(&path, &error);
         let mut connection = Connection::open_with_flags(&path, flags).map_err(say)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(say)?;
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(say)?;
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(say)?;
         make_table(&transaction, &path, &config.table, &columns_of(schema), &key)?;
         let dead_letter = match dead_letter {
             None => DEFAULT_DEAD_LETTER_TABLE,

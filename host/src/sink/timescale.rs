@@ -64,7 +64,12 @@ pub fn statements(config: &Config, pipeline: &Pipeline, schema: &SchemaRef) -> R
 
 /// Connects, and says all that is wrong with the tables, a sentence each. Tables that a run would make are not wrong.
 /// Nothing is changed.
-pub fn check(config: &Config, pipeline: &Pipeline, schema: &SchemaRef, place: &Place<'_>) -> Result<Vec<String>> {
+pub fn check(
+    config: &Config,
+    pipeline: &Pipeline,
+    schema: &SchemaRef,
+    place: &Place<'_>,
+) -> Result<Vec<String>> {
     let sink = TimescaleSink::new(config, pipeline, schema, place)?;
     let (server, wanted) = (&sink.server, &sink.wanted);
     let asking = async { schema::complaints(&server.connect().await?.client, wanted, &server.address).await };
@@ -126,7 +131,12 @@ impl TimescaleSink {
     }
 
     /// What is prepared without the server.
-    fn new(config: &Config, pipeline: &Pipeline, schema: &SchemaRef, place: &Place<'_>) -> Result<TimescaleSink> {
+    fn new(
+        config: &Config,
+        pipeline: &Pipeline,
+        schema: &SchemaRef,
+        place: &Place<'_>,
+    ) -> Result<TimescaleSink> {
         let wanted = Wanted::new(config, pipeline, schema)?;
         let decoded = meaning::columns(&pipeline.decode.columns);
         Ok(TimescaleSink {
@@ -170,19 +180,26 @@ impl TimescaleSink {
     /// machine is gone. Where a group has given the partition to this one, that transaction is ended.
     fn held(&self, session: &Session, partition: &Partition) -> Result<Error> {
         let (name, number, address) = (&partition.topic, partition.number, &self.server.address);
-        let what = format!("a transaction of another process holds the position of `{name}` partition {number} in `{address}`");
+        let what = format!(
+            "a transaction of another process holds the position of `{name}` partition {number} in `{address}`"
+        );
         if !self.has_group {
             return Ok(Error::Running(format!(
                 "{what}: it runs pipeline `{}` too; stop one of the two",
                 self.pipeline
             )));
         }
-        let ended = self.driver.run(None, POSITION, session.take_over(&self.texts, &self.pipeline, partition))?;
+        let ended =
+            self.driver.run(None, POSITION, session.take_over(&self.texts, &self.pipeline, partition))?;
         match ended {
-            Ok(true) => Ok(Error::Rewind(format!("{what}, which belongs to this one now; that transaction was ended"))),
+            Ok(true) => Ok(Error::Rewind(format!(
+                "{what}, which belongs to this one now; that transaction was ended"
+            ))),
             Ok(false) => Ok(Error::Rewind(what)),
             // Another user's transactions are not this one's to end.
-            Err(error) => Ok(Error::Rewind(format!("{what}, and cannot be ended: {}", failure::reason(&error)))),
+            Err(error) => {
+                Ok(Error::Rewind(format!("{what}, and cannot be ended: {}", failure::reason(&error))))
+            }
         }
     }
 
@@ -191,8 +208,10 @@ impl TimescaleSink {
         let mut session = self.session.take().ok_or_else(not_connected)?;
         let refusals = encode::refusals(&session.comparison.columns, write.kept);
         let rows = rows_without(write, &refusals);
-        let refused: Vec<DeadLetter<'_>> =
-            refusals.into_iter().map(|refusal| (write.refuse)(refusal.row, refusal.reason, refusal.detail)).collect();
+        let refused: Vec<DeadLetter<'_>> = refusals
+            .into_iter()
+            .map(|refusal| (write.refuse)(refusal.row, refusal.reason, refusal.detail))
+            .collect();
         let job = Job { pipeline: &self.pipeline, write, rows: &rows, refused: &refused };
         let mut way = if self.merges > 0 { Way::Merge } else { Way::Copy };
         let done = loop {
@@ -252,7 +271,10 @@ impl TimescaleSink {
                 self.check_again(session)?;
                 Err(Error::Surroundings(format!("`{address}` refuses: {}", failure::reason(&error))))
             }
-            _ => Err(Error::Running(format!("`{address}` refuses rows one by one: {}", failure::reason(&error)))),
+            _ => Err(Error::Running(format!(
+                "`{address}` refuses rows one by one: {}",
+                failure::reason(&error)
+            ))),
         }
     }
 
@@ -323,7 +345,9 @@ impl TimescaleSink {
         let opening = Session::open(&self.server, &self.wanted, &self.texts);
         match self.driver.run(source, OPEN, opening) {
             Ok(Ok(session)) => Ok(session),
-            Ok(Err(Refused::Tables(sentences))) => Err(Unopened::Never(Error::Surroundings(sentences.join("\n")))),
+            Ok(Err(Refused::Tables(sentences))) => {
+                Err(Unopened::Never(Error::Surroundings(sentences.join("\n"))))
+            }
             Ok(Err(Refused::Server(error))) => Err(match (failure::class(&error), self.failed(&error)) {
                 (Class::Passing, error) => Unopened::Later(error.to_string()),
                 (Class::Refused, error) => Unopened::Refused(error),
@@ -343,7 +367,9 @@ impl TimescaleSink {
                 "`{address}` of `sink.timescale.url` does not let this program do its work: {reason}"
             )),
             Class::Schema => Error::Surroundings(format!("`{address}` refuses: {reason}")),
-            Class::Row(_) | Class::Unique | Class::Other => Error::Running(format!("`{address}` failed: {reason}")),
+            Class::Row(_) | Class::Unique | Class::Other => {
+                Error::Running(format!("`{address}` failed: {reason}"))
+            }
         }
     }
 

@@ -96,6 +96,9 @@ struct Assigned {
     planned: Option<u64>,
 }
 
+/// The offset of a partition's next row, and what is planned from there.
+type Known = (u64, Option<Plan>);
+
 /// What a message has made of a batch.
 enum Pushed {
     /// It has room for more.
@@ -349,7 +352,7 @@ impl KafkaSource {
 
     /// For each start the offset and what is planned from there, as the sink or the group has them; `None` where nobody
     /// has read the partition yet.
-    fn known(&self, starts: &[Start]) -> Result<Vec<Option<(u64, Option<Plan>)>>> {
+    fn known(&self, starts: &[Start]) -> Result<Vec<Option<Known>>> {
         let of_group = starts.iter().filter(|start| start.position.is_none()).map(|start| &start.partition);
         let committed = self.committed(of_group)?;
         let known = |start: &Start| match &start.position {
@@ -548,7 +551,7 @@ impl KafkaSource {
     fn committed<'p>(
         &self,
         partitions: impl IntoIterator<Item = &'p Partition>,
-    ) -> Result<HashMap<Partition, (u64, Option<Plan>)>> {
+    ) -> Result<HashMap<Partition, Known>> {
         let asked = list(partitions);
         if asked.count() == 0 {
             return Ok(HashMap::new());
@@ -800,7 +803,7 @@ fn of_partition(partition: &Partition, error: &KafkaError) -> Error {
 }
 
 /// The offsets of a list of librdkafka with what is planned from there, without the partitions that have none.
-fn offsets(list: &TopicPartitionList) -> HashMap<Partition, (u64, Option<Plan>)> {
+fn offsets(list: &TopicPartitionList) -> HashMap<Partition, Known> {
     let elements = list.elements();
     let with_offset =
         elements.iter().zip(partitions(list)).filter_map(|(element, partition)| match element.offset() {

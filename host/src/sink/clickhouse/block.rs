@@ -121,8 +121,7 @@ impl Column {
     fn append(&mut self, column_type: &Type, values: &Values<'_>, rows: usize) {
         match (&mut self.data, values) {
             (Data::Dictionary(dictionary), Values::Texts(keys, texts)) => {
-                let known: Vec<u32> =
-                    (0..texts.len()).map(|text| dictionary.key_of(texts, text)).collect();
+                let known: Vec<u32> = (0..texts.len()).map(|text| dictionary.key_of(texts, text)).collect();
                 dictionary.indexes.extend((0..rows).map(|row| match keys.key(row) {
                     Some(key) => known[key],
                     None => 0,
@@ -265,7 +264,11 @@ impl Dictionary {
 }
 
 /// Appends numbers of one width; the compiler makes one copy of it where they are in memory as they are sent.
-fn push_all<T: Copy, const WIDTH: usize>(bytes: &mut Vec<u8>, values: &[T], encode: impl Fn(T) -> [u8; WIDTH]) {
+fn push_all<T: Copy, const WIDTH: usize>(
+    bytes: &mut Vec<u8>,
+    values: &[T],
+    encode: impl Fn(T) -> [u8; WIDTH],
+) {
     let start = bytes.len();
     bytes.resize(start + WIDTH * values.len(), 0);
     for (slot, value) in bytes[start..].chunks_exact_mut(WIDTH).zip(values) {

@@ -160,9 +160,7 @@ impl Client {
         source: Option<&mut Source>,
         query: &str,
     ) -> std::result::Result<Vec<Vec<String>>, Failure> {
-        let request = async {
-            self.client.query_raw(query).fetch_bytes("TabSeparated")?.collect().await
-        };
+        let request = async { self.client.query_raw(query).fetch_bytes("TabSeparated")?.collect().await };
         let answer = self.server.run(source, ANSWER, request).map_err(Failure::silent)?;
         let answer = answer.map_err(|error| Failure::of(&error))?;
         let text = String::from_utf8_lossy(&answer);
@@ -170,22 +168,16 @@ impl Client {
     }
 
     /// Runs a statement that has no rows.
-    pub fn execute(
-        &self,
-        source: Option<&mut Source>,
-        statement: &str,
-    ) -> std::result::Result<(), Failure> {
+    pub fn execute(&self, source: Option<&mut Source>, statement: &str) -> std::result::Result<(), Failure> {
         let request = self.client.query_raw(statement).execute();
-        self.server.run(source, ANSWER, request).map_err(Failure::silent)?.map_err(|error| Failure::of(&error))
+        self.server
+            .run(source, ANSWER, request)
+            .map_err(Failure::silent)?
+            .map_err(|error| Failure::of(&error))
     }
 
     /// Gives the answer to a query to `each`, piece by piece.
-    pub fn read(
-        &self,
-        query: &str,
-        format: &str,
-        each: &mut dyn FnMut(&Bytes) -> Result<()>,
-    ) -> Result<()> {
+    pub fn read(&self, query: &str, format: &str, each: &mut dyn FnMut(&Bytes) -> Result<()>) -> Result<()> {
         let failed = |failure| self.error("rows cannot be read back", failure);
         let mut cursor = self
             .server
@@ -278,14 +270,22 @@ fn class(code: u32) -> Class {
         252 => Class::TooManyParts,
         516 | 192 | 193 | 194 => Class::Lasting("correct `sink.clickhouse.user` and `password`"),
         497 => Class::Lasting("grant this user what it may not do"),
-        60 => Class::Lasting("make the table, or give `create: true`; `tidegate schema sql` shows the statements"),
+        60 => Class::Lasting(
+            "make the table, or give `create: true`; `tidegate schema sql` shows the statements",
+        ),
         81 => Class::Lasting("make the database, or correct `sink.clickhouse.database`"),
-        8 | 10 | 16 | 47 => Class::Lasting("the table has other columns than at the start; add what is missing"),
+        8 | 10 | 16 | 47 => {
+            Class::Lasting("the table has other columns than at the start; add what is missing")
+        }
         6 | 27 | 33 | 50 | 53 | 70 | 117 => {
             Class::Lasting("the table's columns have other types than at the start; start again to see which")
         }
-        62 | 63 | 73 | 115 => Class::Lasting("this server does not understand the statement; is it ClickHouse?"),
-        469 => Class::Lasting("a row breaks a constraint of the table; drop the constraint, or reject such rows with a rule"),
+        62 | 63 | 73 | 115 => {
+            Class::Lasting("this server does not understand the statement; is it ClickHouse?")
+        }
+        469 => Class::Lasting(
+            "a row breaks a constraint of the table; drop the constraint, or reject such rows with a rule",
+        ),
         36 | 48 | 80 | 344 => Class::Lasting("change the table or the server's settings"),
         _ => Class::Passing,
     }
@@ -378,7 +378,8 @@ fn tls_config(tls: Option<&Tls>, folder: &Path) -> Result<rustls::ClientConfig> 
         return Ok(builder.with_no_client_auth());
     };
     let chain = certificates(folder, "certificate", certificate)?;
-    let private = PrivateKeyDer::from_pem_file(folder.join(key)).map_err(|error| wrong_file("key", key, &error))?;
+    let private =
+        PrivateKeyDer::from_pem_file(folder.join(key)).map_err(|error| wrong_file("key", key, &error))?;
     builder.with_client_auth_cert(chain, private).map_err(|error| wrong_file("key", key, &error))
 }
 
@@ -393,7 +394,9 @@ fn certificates(folder: &Path, setting: &str, path: &str) -> Result<Vec<Certific
 }
 
 fn wrong_file(setting: &str, path: &str, why: &dyn std::fmt::Display) -> Error {
-    Error::Surroundings(format!("`sink.clickhouse.tls.{setting}` names `{path}`, which cannot be used: {why}"))
+    Error::Surroundings(format!(
+        "`sink.clickhouse.tls.{setting}` names `{path}`, which cannot be used: {why}"
+    ))
 }
 
 #[cfg(test)]
@@ -406,7 +409,8 @@ mod tests {
 
     #[test]
     fn what_passes_is_tried_again_and_what_lasts_is_said() {
-        let class = |code: u32| failure(&format!("Code: {code}. DB::Exception: words. (NAME) (version 26.9)")).class;
+        let class =
+            |code: u32| failure(&format!("Code: {code}. DB::Exception: words. (NAME) (version 26.9)")).class;
         assert_eq!(class(252), Class::TooManyParts);
         for passing in [241, 159, 209, 210, 242, 319, 999, 425, 3, 1000, 243, 164, 202, 394] {
             assert_eq!(class(passing), Class::Passing, "{passing}");
@@ -421,7 +425,10 @@ mod tests {
 
     #[test]
     fn a_sentence_of_the_server_is_one_short_line() {
-        let text = format!("Code: 241. DB::Exception:\n\u{1b}[31mMemory {} (version 26.9 (official))", "x".repeat(900));
+        let text = format!(
+            "Code: 241. DB::Exception:\n\u{1b}[31mMemory {} (version 26.9 (official))",
+            "x".repeat(900)
+        );
         let shown = failure(&text).text;
         assert!(shown.starts_with("Code: 241. DB::Exception: [31mMemory xxx"), "{shown}");
         assert!(shown.chars().count() <= SHOWN_CHARS + 1 && !shown.contains("version"), "{shown}");

@@ -30,8 +30,7 @@ impl Positions {
     /// Where to go on with a partition.
     pub fn start(&mut self, client: &Client, partition: &Partition) -> Result<Start, Failure> {
         let of = "next_offset, planned_end, planned_id, fingerprint";
-        let newest: Vec<String> =
-            of.split(", ").map(|column| format!("argMax({column}, version)")).collect();
+        let newest: Vec<String> = of.split(", ").map(|column| format!("argMax({column}, version)")).collect();
         let rows = client.ask(
             None,
             &format!(
@@ -72,7 +71,8 @@ impl Positions {
                 self.version
             ));
         }
-        let columns = "pipeline, topic, partition, next_offset, planned_end, planned_id, fingerprint, version";
+        let columns =
+            "pipeline, topic, partition, next_offset, planned_end, planned_id, fingerprint, version";
         client.execute(
             Some(source),
             &format!("INSERT INTO {} ({columns}) VALUES {}", self.table, values.join(", ")),

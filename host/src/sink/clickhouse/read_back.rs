@@ -28,7 +28,8 @@ pub fn query(
 ) -> Option<String> {
     let type_of = |name: &str| types.iter().find(|(other, _)| other == name).map(|(_, found)| found);
     let order = if is_revised(schema) { "`timestamp`, `revision`" } else { "`timestamp`" };
-    let newest_first = if is_revised(schema) { "`timestamp` DESC, `revision` DESC" } else { "`timestamp` DESC" };
+    let newest_first =
+        if is_revised(schema) { "`timestamp` DESC, `revision` DESC" } else { "`timestamp` DESC" };
     let shown: Option<Vec<String>> =
         columns.iter().map(|name| Some(selected(&super::tables::quoted(name), type_of(name)?))).collect();
     let shown = shown?.join(", ");

@@ -189,7 +189,9 @@ pub fn problems(
     // The key is of the file, whatever the tables are.
     table::key(config.key.as_ref(), "sink.clickhouse.key", &pipeline.decode.columns, schema)?;
     let mut wrong = Vec::new();
-    for (name, columns) in [(config.table.as_str(), columns(schema)), (pipeline.dead_letter_table(), letters())] {
+    for (name, columns) in
+        [(config.table.as_str(), columns(schema)), (pipeline.dead_letter_table(), letters())]
+    {
         match find(client, version, config, name, &columns)? {
             None if config.create => {}
             None => wrong.push(format!(
@@ -215,7 +217,9 @@ pub fn targets(
     let of = |name: &str, columns: &[(String, Kind)]| match find(client, version, config, name, columns)? {
         Some(Found::Target(target)) => Ok(target),
         Some(Found::Wrong(sentences)) => Err(Error::Surroundings(sentences.join("\n"))),
-        None => Err(Error::Surroundings(format!("there is no table `{name}` at `{}` any more", client.place()))),
+        None => {
+            Err(Error::Surroundings(format!("there is no table `{name}` at `{}` any more", client.place())))
+        }
     };
     Ok((of(&config.table, &columns(schema))?, of(pipeline.dead_letter_table(), &letters())?))
 }
@@ -271,8 +275,10 @@ fn find(
     let path = format!("{}.{}", quoted(&config.database), quoted(table));
     let mut wrong = wrong_engine(engine, &shown).into_iter().collect::<Vec<_>>();
     let default_window = || -> Result<u64> {
-        let rows =
-            ask("SELECT value FROM system.merge_tree_settings WHERE name = 'non_replicated_deduplication_window'".into())?;
+        let rows = ask(
+            "SELECT value FROM system.merge_tree_settings WHERE name = 'non_replicated_deduplication_window'"
+                .into(),
+        )?;
         Ok(rows.first().and_then(|row| row.first()?.parse().ok()).unwrap_or(0))
     };
     if wrong.is_empty() && version >= Version::WINDOW && !has_replicas(engine) {
@@ -360,7 +366,9 @@ fn wrong_engine(engine: &str, shown: &str) -> Option<String> {
             "which passes blocks on without knowing whether they arrived: run one pipeline for each shard, into the \
              shard's own table"
         }
-        "View" | "MaterializedView" | "LiveView" | "WindowView" => "which is a view: give the table behind it",
+        "View" | "MaterializedView" | "LiveView" | "WindowView" => {
+            "which is a view: give the table behind it"
+        }
         _ => "which does not know the blocks that were inserted before: give a table of a MergeTree engine",
     };
     Some(format!("{shown} is of the engine {engine}, {why}"))

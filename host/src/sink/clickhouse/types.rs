@@ -222,7 +222,9 @@ mod tests {
 
     #[test]
     fn types_that_keep_values_as_they_are_are_taken() {
-        let of = |name: &str, kind| Type::parse(name, kind).map(|found| (found.base, found.is_nullable, found.is_dictionary));
+        let of = |name: &str, kind| {
+            Type::parse(name, kind).map(|found| (found.base, found.is_nullable, found.is_dictionary))
+        };
         assert_eq!(of("Int64", Kind::Integer), Some((Base::Integer(8), false, false)));
         assert_eq!(of("Nullable(UInt32)", Kind::Integer), Some((Base::Unsigned(4), true, false)));
         assert_eq!(of("DateTime64(3, 'UTC')", Kind::Timestamp), Some((Base::DateTime64(3), false, false)));

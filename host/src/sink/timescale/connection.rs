@@ -152,12 +152,16 @@ fn tls(tls: &Tls, folder: &Path) -> Result<ClientConfig> {
         return Ok(builder.with_no_client_auth());
     };
     let chain = certificates(certificate, "certificate", folder)?;
-    let private_key = PrivateKeyDer::from_pem_file(folder.join(key)).map_err(|error| wrong_file("key", key, &error))?;
-    builder.with_client_auth_cert(chain, private_key).map_err(|error| wrong_file("certificate", certificate, &error))
+    let private_key =
+        PrivateKeyDer::from_pem_file(folder.join(key)).map_err(|error| wrong_file("key", key, &error))?;
+    builder
+        .with_client_auth_cert(chain, private_key)
+        .map_err(|error| wrong_file("certificate", certificate, &error))
 }
 
 fn certificates(path: &str, key: &str, folder: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let certificates = CertificateDer::pem_file_iter(folder.join(path)).and_then(Iterator::collect::<std::result::Result<Vec<_>, _>>);
+    let certificates = CertificateDer::pem_file_iter(folder.join(path))
+        .and_then(Iterator::collect::<std::result::Result<Vec<_>, _>>);
     let certificates = certificates.map_err(|error| wrong_file(key, path, &error))?;
     if certificates.is_empty() {
         return Err(wrong_file(key, path, &"there is no certificate in it"));
@@ -193,7 +197,9 @@ mod tests {
 
     #[test]
     fn a_url_that_cannot_be_read_is_not_shown() {
-        for url in ["postgres://user:secret@host:port/db", "postgres://u:secret@h/db?sslkey=x", "postgres:///db"] {
+        for url in
+            ["postgres://user:secret@host:port/db", "postgres://u:secret@h/db?sslkey=x", "postgres:///db"]
+        {
             let error = server(url).err().expect(url);
             assert_eq!(error.code(), 2);
             assert!(!error.to_string().contains("secret"), "{error}");
@@ -211,6 +217,9 @@ mod tests {
         };
         assert!(sink(serde_json::json!({})).unwrap().tls.is_some());
         let error = sink(serde_json::json!({ "ca": "ca.pem" })).err().unwrap();
-        assert!(error.to_string().starts_with("`sink.timescale.tls.ca` (`ca.pem`) cannot be used"), "{error}");
+        assert!(
+            error.to_string().starts_with("`sink.timescale.tls.ca` (`ca.pem`) cannot be used"),
+            "{error}"
+        );
     }
 }

@@ -89,9 +89,10 @@ fn refusal(column: &Column, value: Value<'_>) -> Option<(&'static str, String)> 
         (Value::Timestamp(at), Cell::Time) if microseconds(at).is_none() => {
             Some(("out_of_range", format!("{at} ms since 1970 is no time that column `{name}` can have")))
         }
-        (Value::Text(text), _) if text.contains('\0') => {
-            Some(("text_nul", format!("column `{name}` has a text with a NUL in it, which PostgreSQL cannot keep")))
-        }
+        (Value::Text(text), _) if text.contains('\0') => Some((
+            "text_nul",
+            format!("column `{name}` has a text with a NUL in it, which PostgreSQL cannot keep"),
+        )),
         (Value::Text(text), Cell::Text { most_characters: Some(most) })
             if text.len() > *most && text.chars().count() > *most =>
         {
@@ -131,7 +132,12 @@ pub struct Encoder<'a> {
 /// A column with what it becomes.
 enum Source<'a> {
     /// Each distinct text once, with its length before it; where each begins and ends.
-    Texts { keys: &'a arrow_array::UInt32Array, nulls: Option<arrow_buffer::NullBuffer>, bytes: Vec<u8>, ends: Vec<(usize, usize)> },
+    Texts {
+        keys: &'a arrow_array::UInt32Array,
+        nulls: Option<arrow_buffer::NullBuffer>,
+        bytes: Vec<u8>,
+        ends: Vec<(usize, usize)>,
+    },
     /// All others.
     Values(Values<'a>, Cell),
 }
@@ -311,7 +317,10 @@ mod tests {
         assert_eq!(encoded(Value::Boolean(true), Cell::Bool), [0, 0, 0, 1, 1]);
         assert_eq!(encoded(Value::Integer(-2), Cell::Int2), [0, 0, 0, 2, 255, 254]);
         assert_eq!(encoded(Value::Integer(7), Cell::Int4), [0, 0, 0, 4, 0, 0, 0, 7]);
-        assert_eq!(encoded(Value::Timestamp(EPOCH_MS + 1), Cell::Time), [0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 3, 232]);
+        assert_eq!(
+            encoded(Value::Timestamp(EPOCH_MS + 1), Cell::Time),
+            [0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 3, 232]
+        );
         assert_eq!(encoded(Value::Timestamp(5), Cell::Int8), [0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 5]);
         assert_eq!(encoded(Value::Float(1.0), Cell::Float8), [0, 0, 0, 8, 0x3f, 0xf0, 0, 0, 0, 0, 0, 0]);
     }
@@ -336,7 +345,8 @@ mod tests {
     #[test]
     fn a_row_has_the_number_of_its_values_before_them() {
         let batch = candles(&[(1, 2.5, None), (2, 3.5, Some(1))]);
-        let kinds = [Kind::Timestamp, Kind::Float, Kind::Text, Kind::Text, Kind::Text, Kind::Integer, Kind::Boolean];
+        let kinds =
+            [Kind::Timestamp, Kind::Float, Kind::Text, Kind::Text, Kind::Text, Kind::Integer, Kind::Boolean];
         let cells = [
             Cell::Time,
             Cell::Float8,
@@ -391,7 +401,9 @@ mod tests {
             column("revision", Kind::Integer, Cell::Int4),
             column("closed", Kind::Boolean, Cell::Bool),
         ];
-        let rows = |columns: &[Column]| refusals(columns, &batch).iter().map(|refusal| refusal.row).collect::<Vec<_>>();
+        let rows = |columns: &[Column]| {
+            refusals(columns, &batch).iter().map(|refusal| refusal.row).collect::<Vec<_>>()
+        };
         assert_eq!(rows(&columns), [1]);
         columns[5].is_required = true;
         assert_eq!(rows(&columns), [1, 2]);

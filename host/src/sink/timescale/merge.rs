@@ -45,7 +45,9 @@ impl Rounds {
             let round = match last.find_mut(hash, is_same) {
                 None => {
                     if !comparing.lacks_key(&columns, row) {
-                        last.insert_unique(hash, (row, 0), |(row, _)| comparing.hash(&columns, *row, &hasher));
+                        last.insert_unique(hash, (row, 0), |(row, _)| {
+                            comparing.hash(&columns, *row, &hasher)
+                        });
                     }
                     0
                 }
@@ -111,7 +113,8 @@ mod tests {
 
     /// Key: timestamp; decoded: all but the revision.
     fn rounds(rows: &[(i64, f64, Option<i64>)]) -> Rounds {
-        let comparing = Comparing { key: vec![0, 2, 3, 4], decoded: vec![0, 1, 2, 3, 4, 6], revision: Some(5) };
+        let comparing =
+            Comparing { key: vec![0, 2, 3, 4], decoded: vec![0, 1, 2, 3, 4, 6], revision: Some(5) };
         Rounds::new(&candles(rows), 0..rows.len(), &comparing)
     }
 
@@ -129,7 +132,8 @@ mod tests {
 
     #[test]
     fn a_newer_and_a_different_row_come_later() {
-        let sorted = rounds(&[(1, 1.0, None), (1, 1.0, Some(1)), (1, 2.0, Some(1)), (1, 1.0, None), (2, 1.0, None)]);
+        let sorted =
+            rounds(&[(1, 1.0, None), (1, 1.0, Some(1)), (1, 2.0, Some(1)), (1, 1.0, None), (2, 1.0, None)]);
         assert_eq!(sorted, Rounds { rounds: vec![vec![0, 4], vec![1], vec![2], vec![3]], followers: vec![] });
     }
 }

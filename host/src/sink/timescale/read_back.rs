@@ -121,18 +121,15 @@ impl Asked<'_> {
 }
 
 /// Says `false` when the rows cannot have the value.
-fn push(
-    builder: &mut Builder,
-    column: &Column,
-    row: &BinaryCopyOutRow,
-    index: usize,
-) -> Answer<bool> {
+fn push(builder: &mut Builder, column: &Column, row: &BinaryCopyOutRow, index: usize) -> Answer<bool> {
     let value = match column.kind {
         Kind::Integer => row.try_get::<Option<i64>>(index)?.map(Value::Integer),
         Kind::Float => row.try_get::<Option<f64>>(index)?.map(Value::Float),
         Kind::Boolean => row.try_get::<Option<bool>>(index)?.map(Value::Boolean),
         Kind::Text => row.try_get::<Option<&str>>(index)?.map(Value::Text),
-        Kind::Timestamp if column.cell == Cell::Int8 => row.try_get::<Option<i64>>(index)?.map(Value::Timestamp),
+        Kind::Timestamp if column.cell == Cell::Int8 => {
+            row.try_get::<Option<i64>>(index)?.map(Value::Timestamp)
+        }
         Kind::Timestamp => match row.try_get::<Option<Microseconds>>(index)? {
             None => None,
             Some(Microseconds(at)) => match milliseconds(at) {
@@ -149,7 +146,10 @@ fn push(
 struct Microseconds(i64);
 
 impl<'a> FromSql<'a> for Microseconds {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> std::result::Result<Microseconds, Box<dyn StdError + Sync + Send>> {
+    fn from_sql(
+        _: &Type,
+        raw: &'a [u8],
+    ) -> std::result::Result<Microseconds, Box<dyn StdError + Sync + Send>> {
         Ok(Microseconds(i64::from_be_bytes(raw.try_into()?)))
     }
 
@@ -187,8 +187,10 @@ mod tests {
 
     #[test]
     fn the_newest_rows_are_asked_for_oldest_first() {
-        let time = Column { name: "timestamp".into(), kind: Kind::Timestamp, cell: Cell::Time, is_required: true };
-        let close = Column { name: "close".into(), kind: Kind::Float, cell: Cell::Numeric, is_required: false };
+        let time =
+            Column { name: "timestamp".into(), kind: Kind::Timestamp, cell: Cell::Time, is_required: true };
+        let close =
+            Column { name: "close".into(), kind: Kind::Float, cell: Cell::Numeric, is_required: false };
         let mut remember = Remember { rows: 5, window: None };
         let statement = |timestamp, remember: &Remember| {
             Asked { table: "\"c\"", columns: vec![&close], timestamp, remember }.statement()

@@ -256,7 +256,8 @@ impl Wanted {
             .collect();
         if !missing.is_empty() {
             let names: Vec<String> = missing.iter().map(|(name, _)| format!("`{name}`")).collect();
-            let add = |(name, kind): &&(String, Kind)| format!("ADD COLUMN {} {}", quoted(name), own_type(*kind));
+            let add =
+                |(name, kind): &&(String, Kind)| format!("ADD COLUMN {} {}", quoted(name), own_type(*kind));
             let adds: Vec<String> = missing.iter().map(add).collect();
             let word = if names.len() == 1 { "column" } else { "columns" };
             complaints.push(format!(
@@ -554,7 +555,8 @@ pub async fn complaints(client: &Client, wanted: &Wanted, address: &str) -> Answ
     let mut complaints = check(client, wanted, address).await?.complaints;
     if wanted.create && (wanted.hypertable.is_none() || found.has_timescale) {
         let is_made = |table: &TableName| format!("the table `{table}` does not exist in `{address}`");
-        let made = [(&wanted.table, found.table.is_none()), (&wanted.dead_letter, found.dead_letter.is_none())];
+        let made =
+            [(&wanted.table, found.table.is_none()), (&wanted.dead_letter, found.dead_letter.is_none())];
         for (table, _) in made.into_iter().filter(|(_, is_absent)| *is_absent) {
             complaints.retain(|complaint| !complaint.starts_with(&is_made(table)));
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use bytes::Bytes;
 use futures_util::SinkExt;
-use futures_util::future::{join, join3, join4, join_all};
+use futures_util::future::{join, join_all, join3, join4};
 use tokio_postgres::{Client, CopyInSink, Error as ServerError, Statement};
 
 use super::connection::{Connected, Server};
@@ -190,7 +190,9 @@ fn guard(wanted: &Wanted) -> String {
         true => String::new(),
         false => format!("ON CONFLICT ({}) DO NOTHING ", quoted_list(&wanted.key)),
     };
-    format!("INSERT INTO {table} ({names}) SELECT {names} FROM {table} WHERE false {conflict}RETURNING {names}")
+    format!(
+        "INSERT INTO {table} ({names}) SELECT {names} FROM {table} WHERE false {conflict}RETURNING {names}"
+    )
 }
 
 fn copy(wanted: &Wanted) -> String {
@@ -203,7 +205,8 @@ fn letters(wanted: &Wanted, rejected_at_is_number: bool) -> String {
         true => "rejected_at",
         false => "timestamptz 'epoch' + rejected_at * interval '1 millisecond'",
     };
-    let values: Vec<&str> = DEAD_LETTER_COLUMNS.into_iter().map(|name| if name == "rejected_at" { at } else { name }).collect();
+    let values: Vec<&str> =
+        DEAD_LETTER_COLUMNS.into_iter().map(|name| if name == "rejected_at" { at } else { name }).collect();
     format!(
         "INSERT INTO {} ({names}) SELECT {} FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], \
          $6::text[], $7::int4[], $8::int8[], $9::int8[], $10::bytea[]) AS letters ({names})",
@@ -279,8 +282,9 @@ impl Session {
         }
         let letters = letters(wanted, comparison.rejected_at_is_number);
         let (guard, copy) = (guard(wanted), copy(wanted));
-        let prepared =
-            join_all([&texts.position, &texts.move_position, &guard, &copy, &letters].map(|text| client.prepare(text)));
+        let prepared = join_all(
+            [&texts.position, &texts.move_position, &guard, &copy, &letters].map(|text| client.prepare(text)),
+        );
         let mut prepared = prepared.await.into_iter();
         let mut next = || prepared.next().expect("there are as many as were asked for");
         let (position, move_position, guard, copy, letters) = (next()?, next()?, next()?, next()?, next()?);
@@ -299,7 +303,8 @@ impl Session {
         let begin = format!("BEGIN; SET LOCAL lock_timeout = '{HELD}'");
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
             [&pipeline, &&*partition.topic, &partition.number];
-        let (begun, row) = join(client.batch_execute(&begin), client.query_one(&self.position, &parameters)).await;
+        let (begun, row) =
+            join(client.batch_execute(&begin), client.query_one(&self.position, &parameters)).await;
         let found = begun.and(row).map(|row| (row.get(0), row.get(1)));
         let end = if found.is_ok() { "COMMIT" } else { "ROLLBACK" };
         client.batch_execute(end).await?;
@@ -308,7 +313,10 @@ impl Session {
 
     /// Ends the transaction of another process that holds the position; says whether there was one.
     pub async fn take_over(&self, texts: &Texts, pipeline: &str, partition: &Partition) -> Answer<bool> {
-        let rows = self.client().query(&texts.take_over, &[&pipeline, &&*partition.topic, &partition.number]).await?;
+        let rows = self
+            .client()
+            .query(&texts.take_over, &[&pipeline, &&*partition.topic, &partition.number])
+            .await?;
         Ok(!rows.is_empty())
     }
 
@@ -427,7 +435,8 @@ impl Session {
     async fn begin(&self, job: &Job<'_, '_>, begin: &str) -> Result<(), Failed> {
         let client = self.client();
         let (begun, moved, guarded) =
-            join3(client.batch_execute(begin), self.move_position(job), client.execute(&self.guard, &[])).await;
+            join3(client.batch_execute(begin), self.move_position(job), client.execute(&self.guard, &[]))
+                .await;
         settle(begun, moved, guarded)
     }
 
@@ -449,7 +458,14 @@ impl Session {
         self.client()
             .execute(
                 &self.move_position,
-                &[&next_offset, &next.fingerprint, &job.pipeline, &&*partition.topic, &partition.number, &expected],
+                &[
+                    &next_offset,
+                    &next.fingerprint,
+                    &job.pipeline,
+                    &&*partition.topic,
+                    &partition.number,
+                    &expected,
+                ],
             )
             .await
     }
@@ -477,10 +493,14 @@ impl Session {
     }
 
     async fn store_letters(&self, letters: &[&DeadLetter<'_>]) -> Answer<()> {
-        fn texts<'l>(letters: &'l [&DeadLetter<'_>], text: impl Fn(&'l DeadLetter<'_>) -> &'l str) -> Vec<Cow<'l, str>> {
+        fn texts<'l>(
+            letters: &'l [&DeadLetter<'_>],
+            text: impl Fn(&'l DeadLetter<'_>) -> &'l str,
+        ) -> Vec<Cow<'l, str>> {
             letters.iter().map(|letter| without_nul(text(letter))).collect()
         }
-        let offsets: Vec<i64> = letters.iter().map(|letter| i64::try_from(letter.offset).unwrap_or(i64::MAX)).collect();
+        let offsets: Vec<i64> =
+            letters.iter().map(|letter| i64::try_from(letter.offset).unwrap_or(i64::MAX)).collect();
         let payloads: Vec<&[u8]> = letters.iter().map(|letter| &*letter.payload).collect();
         let partitions: Vec<i32> = letters.iter().map(|letter| letter.partition).collect();
         let times: Vec<i64> = letters.iter().map(|letter| letter.rejected_at_ms).collect();
@@ -521,12 +541,7 @@ impl Session {
     }
 
     /// Stores rows of different keys by way of the temporary table, where they are numbered from `first` on.
-    async fn store_staged(
-        &self,
-        encoder: &Encoder<'_>,
-        rows: &[usize],
-        first: i32,
-    ) -> Answer<StoredRows> {
+    async fn store_staged(&self, encoder: &Encoder<'_>, rows: &[usize], first: i32) -> Answer<StoredRows> {
         let client = self.client();
         let staging = self.staging.as_ref().expect("it was prepared before the transaction");
         let mut copying = pin!(client.copy_in::<_, Bytes>(&staging.copy).await?);
@@ -591,11 +606,7 @@ impl Outcomes {
 }
 
 /// The first failure of what begins a transaction.
-fn settle(
-    begun: Answer<()>,
-    moved: Answer<u64>,
-    guarded: Answer<u64>,
-) -> Result<(), Failed> {
+fn settle(begun: Answer<()>, moved: Answer<u64>, guarded: Answer<u64>) -> Result<(), Failed> {
     begun.map_err(Failed::Server)?;
     if moved.map_err(Failed::Server)? == 0 {
         return Err(Failed::Moved);

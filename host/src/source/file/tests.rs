@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::pipeline_file::{ByteSize, Span};
+use crate::source::Plan;
 
 fn limits(rows: usize, bytes: u64, wait_ms: u64) -> BatchLimits {
     BatchLimits { rows, bytes: ByteSize(bytes), wait: Span(Duration::from_millis(wait_ms)) }
@@ -262,7 +263,7 @@ fn no_batch_goes_across_what_is_planned() {
         let first = open().next_batch().unwrap().unwrap().next;
         let mut source = open();
         source.seek(&first).unwrap();
-        source.set_planned(planned);
+        source.set_planned(planned.map(|end| Plan { first: 10, end, id: 7 }));
         let batches: Vec<_> = (0..4).map(|_| source.next_batch().unwrap().unwrap()).collect();
         let seen: Vec<_> = batches.iter().map(|batch| batch.next.next_offset).collect();
         assert_eq!(seen, ends, "{planned:?}");
