@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::harness::kafka::{Fate, candles, own_broker, shared};
+use crate::harness::kafka::{Fate, candles, own_broker, shared, unique};
 use crate::harness::postgres::{FilePipeline, Pipeline, REVISED, candle, database, tidegate};
 use crate::harness::{Database, Folder, start, workspace};
 
@@ -487,6 +487,32 @@ fn a_check_that_connects_says_what_is_wrong_and_changes_nothing() {
     checked.refused(3, "has no unique index of the key");
     pipeline.write_file("postgres://postgres@127.0.0.1:1/db", "", "");
     tidegate(&pipeline.folder, &["check", "--connect", "p.yaml"]).refused(3, "Connection refused");
+}
+
+#[test]
+fn other_sinks_are_checked_too() {
+    let kafka = shared();
+    let topic = unique("checked");
+    kafka.create(&topic, 2);
+    let folder = Folder::new();
+    let source = format!("source: {{ kafka: {{ brokers: \"{}\", topic: {topic} }} }}", kafka.address);
+    let check = |sink: &str| {
+        folder.write("p.yaml", format!("name: test\n{source}\nsink: {sink}\n"));
+        tidegate(&folder, &["check", "--connect", "p.yaml"])
+    };
+    let missing = unique("missing");
+    check(&format!("{{ kafka: {{ topic: {missing} }} }}"))
+        .refused(3, &format!("the topic `{missing}` (`sink.kafka.topic`) does not exist"));
+    assert_eq!(check(&format!("{{ kafka: {{ topic: {missing}, create: true }} }}")).code, Some(0));
+    check("{ kafka: { topic: x, brokers: \"127.0.0.1:1\" }, delivery: at_least_once }")
+        .refused(2, "delivery");
+    assert_eq!(check("{ sqlite: { path: out.db } }").code, Some(0));
+    assert!(!folder.path("out.db").exists());
+    let database = rusqlite::Connection::open(folder.path("out.db")).unwrap();
+    database.execute_batch("CREATE TABLE candles (close TEXT)").unwrap();
+    check("{ sqlite: { path: out.db } }").refused(3, "has no column `timestamp`");
+    let tables: i64 = database.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).unwrap();
+    assert_eq!(tables, 1);
 }
 
 #[test]

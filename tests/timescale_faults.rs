@@ -269,6 +269,27 @@ fn a_server_that_only_reads_is_waited_for() {
     assert!(said.contains("in a read-only transaction (25006)"), "{said}");
 }
 
+/// A partition is not lost when its position cannot be asked for at once.
+#[test]
+fn a_server_that_only_reads_at_the_start_is_waited_for() {
+    let (kafka, postgres) = (shared(), database());
+    let pipeline = Pipeline::new(&kafka, &postgres, 2, OFTEN);
+    pipeline.run_to_end();
+    let name = &postgres.database;
+    postgres.run(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on"));
+    let sent = sent_to(&pipeline, 2_000, 2);
+    let mut host = pipeline.start("a");
+    host.wait_until(|| {
+        postgres
+            .count("pg_stat_activity WHERE application_name = 'tidegate' AND datname = current_database()")
+            > 0
+    });
+    thread::sleep(Duration::from_millis(500));
+    postgres.run(&format!("ALTER DATABASE {name} SET default_transaction_read_only = off"));
+    let said = end_and_compare(host, &pipeline, &sent);
+    assert!(said.contains("in a read-only transaction (25006)"), "{said}");
+}
+
 /// A small file system of memory, where this user may make one.
 struct Full(std::path::PathBuf);
 

@@ -137,8 +137,7 @@ fn is_to_be_cut(way: &Mutex<Way>, seen: &mut Vec<u8>, bytes: &[u8]) -> bool {
 /// Copies until one side ends, or `look` says so; then both are cut.
 fn copy(from: &mut TcpStream, to: &mut TcpStream, mut look: impl FnMut(&[u8]) -> bool) {
     let mut buffer = vec![0; 64 << 10];
-    loop {
-        let Ok(length @ 1..) = from.read(&mut buffer) else { break };
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
         if !look(&buffer[..length]) || to.write_all(&buffer[..length]).is_err() {
             break;
         }

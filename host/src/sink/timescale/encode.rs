@@ -270,7 +270,7 @@ fn put_numeric(is_negative: bool, digits: &[u8], point: i32, out: &mut Vec<u8>) 
     // PostgreSQL counts in ten thousands: four digits a group, the point between two groups.
     let groups_before = point.div_euclid(4) + i32::from(point.rem_euclid(4) > 0);
     let missing = (groups_before * 4 - point) as usize;
-    let padded = missing + digits.len();
+    let padded = if digits.is_empty() { 0 } else { missing + digits.len() };
     let mut groups = Vec::with_capacity(padded / 4 + 1);
     for start in (0..padded).step_by(4) {
         let digit = |at: usize| match at.checked_sub(missing).and_then(|at| digits.get(at)) {

@@ -647,3 +647,108 @@ async fn look_at(client: &Client, table: &TableName) -> Answer<Option<FoundTable
     found.unique = client.query(unique, &[&name]).await?.iter().map(|row| row.get(0)).collect();
     Ok(Some(found))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::test_rows;
+
+    fn wanted(sink: serde_json::Value) -> Result<Wanted> {
+        let mut with_url = serde_json::json!({ "url": "postgres://h/d" });
+        with_url.as_object_mut().unwrap().extend(sink.as_object().unwrap().clone());
+        let pipeline = test_rows::pipeline(&serde_json::json!({ "timescale": with_url }).to_string(), None);
+        let crate::pipeline_file::Sink::Timescale(config) = &pipeline.sink else { unreachable!() };
+        Wanted::new(config, &pipeline, &test_rows::schema())
+    }
+
+    fn lines(wanted: &Wanted, has_timescale: bool) -> Vec<String> {
+        wanted.statements(has_timescale).iter().map(|statement| one_line(statement)).collect()
+    }
+
+    #[test]
+    fn tables_are_made_in_the_schema_of_the_rows() {
+        let made = lines(&wanted(serde_json::json!({ "table": "Market.Candles" })).unwrap(), false);
+        assert_eq!(
+            made[2],
+            "CREATE TABLE IF NOT EXISTS \"market\".\"candles\" (\"timestamp\" timestamp with time zone, \"close\" double \
+             precision, \"source\" text, \"symbol\" text, \"timeframe\" text, \"revision\" bigint, \"closed\" boolean, \
+             PRIMARY KEY (\"source\", \"symbol\", \"timeframe\", \"timestamp\"))"
+        );
+        assert!(
+            made[0].starts_with("CREATE TABLE IF NOT EXISTS \"market\".\"tidegate_positions\" ("),
+            "{}",
+            made[0]
+        );
+        assert!(
+            made[1].starts_with("CREATE TABLE IF NOT EXISTS \"market\".\"dead_letter\" (pipeline text,"),
+            "{}",
+            made[1]
+        );
+        assert_eq!(made.len(), 3);
+    }
+
+    #[test]
+    fn a_hypertable_has_its_chunks_and_policies() {
+        let made = lines(&wanted(serde_json::json!({})).unwrap(), true);
+        assert_eq!(
+            made[3..],
+            [
+                "SELECT create_hypertable('\"candles\"', 'timestamp', chunk_time_interval => INTERVAL '604800 seconds', \
+              create_default_indexes => false, if_not_exists => true)"
+            ]
+        );
+        let hypertable = serde_json::json!({ "chunk": "1d", "compress_after": "7d", "retain": "365d" });
+        let made =
+            lines(&wanted(serde_json::json!({ "create": true, "hypertable": hypertable })).unwrap(), true);
+        assert!(made[3].contains("INTERVAL '86400 seconds'"), "{}", made[3]);
+        assert_eq!(
+            made[4..],
+            [
+                "ALTER TABLE \"candles\" SET (timescaledb.compress, timescaledb.compress_orderby = '\"timestamp\"', \
+                 timescaledb.compress_segmentby = '\"source\", \"symbol\", \"timeframe\"')",
+                "SELECT add_compression_policy('\"candles\"', INTERVAL '604800 seconds', if_not_exists => true)",
+                "SELECT add_retention_policy('\"candles\"', INTERVAL '31536000 seconds', if_not_exists => true)",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_hypertable_has_its_time_in_the_key() {
+        let hypertable = |key: serde_json::Value| {
+            wanted(serde_json::json!({ "create": true, "hypertable": {}, "key": key }))
+        };
+        let error = hypertable(serde_json::json!(["symbol"])).unwrap_err();
+        assert!(
+            error.to_string().starts_with("`sink.timescale.key` (symbol) must have `timestamp` in it"),
+            "{error}"
+        );
+        assert!(
+            hypertable(serde_json::json!([])).is_ok() && hypertable(serde_json::json!(["timestamp"])).is_ok()
+        );
+        // Nobody has asked for one, so the table is an ordinary one.
+        assert_eq!(lines(&wanted(serde_json::json!({ "key": ["symbol"] })).unwrap(), true).len(), 3);
+    }
+
+    #[test]
+    fn only_types_that_keep_the_values_are_taken() {
+        let column = |type_id, type_modifier| FoundColumn {
+            name: "c".into(),
+            type_id,
+            type_name: String::new(),
+            type_modifier,
+            is_required: false,
+            has_default: false,
+            is_generated: false,
+        };
+        let taken = |kind, type_id, type_modifier| cell(kind, &column(type_id, type_modifier));
+        assert_eq!(taken(Kind::Text, VARCHAR, 14), Some(Cell::Text { most_characters: Some(10) }));
+        assert_eq!(taken(Kind::Text, VARCHAR, -1), Some(Cell::Text { most_characters: None }));
+        assert_eq!(taken(Kind::Timestamp, TIMESTAMPTZ, -1), Some(Cell::Time));
+        assert_eq!(taken(Kind::Timestamp, TIMESTAMPTZ, 3), Some(Cell::Time));
+        assert_eq!(taken(Kind::Timestamp, TIMESTAMPTZ, 0), None);
+        assert_eq!(taken(Kind::Timestamp, DATE, -1), None);
+        assert_eq!(taken(Kind::Float, REAL, -1), None);
+        assert_eq!(taken(Kind::Float, BIGINT, -1), None);
+        assert_eq!(taken(Kind::Integer, DOUBLE, -1), None);
+    }
+}
