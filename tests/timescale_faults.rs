@@ -43,11 +43,10 @@ fn connections_that_are_ended_again_and_again_lose_and_double_nothing() {
     let mut host = pipeline.start("a");
     host.wait_until(|| postgres.stored() > 0);
     let mut ended = 0;
-    for _ in 0..20 {
+    while ended < 20 {
         ended += postgres.end_connections();
         thread::sleep(Duration::from_millis(100));
     }
-    assert!(ended >= 20, "{ended}");
     let said = end_and_compare(host, &pipeline, &sent);
     assert!(said.contains("terminating connection due to administrator command (57P01)"), "{said}");
 }
