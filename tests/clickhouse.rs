@@ -4,7 +4,7 @@
 use crate::harness::clickhouse::{CREATE, Clickhouse, Database, Pipeline, own_server, server_with, shared};
 use crate::harness::kafka::shared as shared_kafka;
 use crate::harness::{Folder, start};
-use xtask::clickhouse::{Engine, Options};
+use xtask::clickhouse::{Engine, Options, Tls};
 
 /// The columns of every kind, with names of their own.
 const COLUMNS: &str = "decode: { format: json, columns: [\
@@ -321,4 +321,48 @@ fn the_candles_of_the_sample_go_through_both_pipelines_into_the_table() {
     let final_rows =
         database.clickhouse.query(&format!("{rows} FROM {}.candles FINAL", database.name)).swap_remove(0);
     assert!(final_rows.iter().all(|count| *count == final_rows[0]), "{final_rows:?}");
+}
+
+#[test]
+fn a_server_with_tls_is_reached_with_its_authority_and_a_certificate() {
+    let folder = Folder::new();
+    let openssl = |arguments: &str| {
+        let mut command = std::process::Command::new("openssl");
+        command.args(arguments.split(' ')).current_dir(folder.path(""));
+        let output = command.output().expect("openssl starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    folder.write("names", "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n");
+    for authority in ["ca", "other"] {
+        openssl(&format!(
+            "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={authority} -keyout {authority}.key -out {authority}.pem"
+        ));
+    }
+    for name in ["server", "client"] {
+        openssl(&format!("req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"));
+        openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out {name}.pem"
+        ));
+    }
+    let (certificate, key, authority) =
+        (folder.path("server.pem"), folder.path("server.key"), folder.path("ca.pem"));
+    let own = server_with(Options { tls: Some(Tls { certificate, key, authority }), ..Options::default() });
+    let row = r#"{"timestamp":1767571200000,"number":1,"price":1.5,"closed":true,"symbol":"a","note":"x"}"#;
+    folder.write("in.jsonl", row);
+    let write = |tls: &str| {
+        let url = own.server.url();
+        let sink = format!(
+            "sink: {{ clickhouse: {{ url: \"{url}\", table: candles, create: true, key: [symbol], tls: {{ {tls} }} }} }}"
+        );
+        folder.pipeline("in.jsonl", &format!("{COLUMNS}{sink}\n"));
+    };
+    write("ca: ca.pem, certificate: client.pem, key: client.key");
+    assert_eq!(folder.summary()["written"], 1);
+    assert_eq!(folder.summary()["read"], 0, "the position is there");
+    write("ca: none.pem");
+    folder.refused(3, "`sink.clickhouse.tls.ca` names `none.pem`, which cannot be used");
+    write("ca: other.pem, certificate: client.pem, key: client.key");
+    folder.refused(3, "UnknownIssuer");
+    write("ca: ca.pem");
+    folder.refused(3, "cannot be used");
 }

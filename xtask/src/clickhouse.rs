@@ -48,6 +48,19 @@ pub struct Options {
     pub engine: Engine,
     /// The one user and its password; `default` without a password when not given. Not for [`Engine::Old`].
     pub user: Option<(String, String)>,
+    /// Speaks TLS only, and with clients alone that have a certificate. Not for [`Engine::Old`].
+    pub tls: Option<Tls>,
+}
+
+/// Files of TLS, in PEM.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// The server's certificate.
+    pub certificate: PathBuf,
+    /// The server's private key.
+    pub key: PathBuf,
+    /// The certificate of the authority that has signed those of the clients.
+    pub authority: PathBuf,
 }
 
 /// A running server, or one that has been killed and can be started again. It ends with this value, and with this
@@ -93,7 +106,8 @@ impl Server {
 
     /// Its address as pipelines want it.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address())
+        let scheme = if self.options.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address())
     }
 
     /// The file with its warnings and errors.
@@ -176,7 +190,10 @@ impl Server {
         command.arg(root().join("xtask/src/clickhouse_server.py"));
         command.arg(folder.join("data")).arg(self.port.to_string());
         if let Some((user, password)) = &self.options.user {
-            command.args([user, password]);
+            command.args(["--user", user, "--password", password]);
+        }
+        if let Some(Tls { certificate, key, authority }) = &self.options.tls {
+            command.arg("--tls").args([certificate, key, authority]);
         }
         Ok(command)
     }
@@ -195,7 +212,12 @@ impl Server {
         let started = Instant::now();
         loop {
             let ended = child.try_wait()?;
-            if ended.is_none() && is_ready(self.address()) {
+            // Only its clients could ask one that speaks TLS.
+            let is_there = match self.options.tls {
+                Some(_) => crate::kafka::answers(&self.address().to_string()),
+                None => is_ready(self.address()),
+            };
+            if ended.is_none() && is_there {
                 return Ok(());
             }
             if ended.is_some() || started.elapsed() > START {

@@ -1,15 +1,16 @@
-"""The engine of ClickHouse behind HTTP, for tests: `clickhouse_server.py FOLDER PORT [USER PASSWORD]`.
+"""The engine of ClickHouse behind HTTP, for tests: `clickhouse_server.py FOLDER PORT`, and what `--help` says.
 
 It speaks what pipelines and tests use of ClickHouse's HTTP interface: the query in the address or in the body, settings
 in the address, data in the body, compressed or not, a user and a password in headers, and errors with their code. What
 is in FOLDER survives `kill -9`. One statement runs at a time: the engine has one connection to a process.
 """
 
+import argparse
 import os
 import re
 import socket
+import ssl
 import struct
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
@@ -17,8 +18,14 @@ from urllib.parse import parse_qsl, urlsplit
 import pyarrow
 from chdb import session
 
-FOLDER, PORT = sys.argv[1], int(sys.argv[2])
-USER, PASSWORD = (sys.argv[3], sys.argv[4]) if len(sys.argv) > 3 else ("default", "")
+arguments = argparse.ArgumentParser(description="The engine of ClickHouse behind HTTP, for tests.")
+arguments.add_argument("folder")
+arguments.add_argument("port", type=int)
+arguments.add_argument("--user", default="default")
+arguments.add_argument("--password", default="")
+arguments.add_argument("--tls", nargs=3, metavar=("CERTIFICATE", "KEY", "AUTHORITY"), help="of the server, and of its clients")
+arguments = arguments.parse_args()
+FOLDER, PORT, USER, PASSWORD = arguments.folder, arguments.port, arguments.user, arguments.password
 
 # What the interface takes for itself.
 NOT_SETTINGS = {
@@ -192,4 +199,11 @@ class Server(ThreadingHTTPServer):
         """A client that has gone is no error of the server's."""
 
 
-Server(("127.0.0.1", PORT), Handler).serve_forever()
+server = Server(("127.0.0.1", PORT), Handler)
+if arguments.tls:
+    certificate, key, authority = arguments.tls
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+server.serve_forever()
