@@ -169,7 +169,8 @@ fn a_pipe_that_comes_again_is_written_again() {
 
 #[test]
 fn two_hosts_of_two_lanes_write_each_row_once() {
-    let pipeline = Pipeline::new(&shared_kafka(), &shared(), 6, ", insert: { wait: 200ms }", "lanes: 2");
+    let pipeline =
+        Pipeline::with_memory(&shared_kafka(), &shared(), 6, ", insert: { wait: 200ms }", "lanes: 2");
     let mut sent = pipeline.send(0..40_000, 6);
     let mut hosts = [pipeline.start("a"), pipeline.start("b")];
     sent.extend(pipeline.send(40_000..80_000, 6));

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use xtask::clickhouse::Engine;
 
 use crate::harness::clickhouse::{Between, Fault, Pipeline, own_server, shared};
-use crate::harness::kafka::{own_broker, shared as shared_kafka, wait_until};
+use crate::harness::kafka::{Fate, own_broker, shared as shared_kafka, wait_until};
 use crate::harness::{Running, start};
 
 /// Small batches and many blocks: many moments at which something is half done.
@@ -24,7 +24,15 @@ fn answer(status: &str, headers: &str, body: &str) -> Fault {
 
 #[test]
 fn a_host_that_is_killed_at_any_step_loses_and_doubles_nothing() {
-    let pipeline = Pipeline::new(&shared_kafka(), &shared(), 2, OFTEN_SINK, OFTEN);
+    killed_at_any_step(&Pipeline::new(&shared_kafka(), &shared(), 2, OFTEN_SINK, OFTEN));
+}
+
+#[test]
+fn a_host_whose_rule_remembers_is_killed_at_any_step_and_loses_and_doubles_nothing() {
+    killed_at_any_step(&Pipeline::with_memory(&shared_kafka(), &shared(), 2, OFTEN_SINK, OFTEN));
+}
+
+fn killed_at_any_step(pipeline: &Pipeline) {
     let sent = pipeline.send(0..60_000, 2);
     for point in ["after_read", "after_write", "before_plan", "after_plan", "after_insert", "before_position"]
     {
@@ -43,7 +51,8 @@ fn a_host_that_is_killed_at_any_step_loses_and_doubles_nothing() {
 #[test]
 fn a_host_from_a_file_that_is_killed_at_any_step_loses_and_doubles_nothing() {
     let pipeline = Pipeline::new(&shared_kafka(), &shared(), 1, OFTEN_SINK, OFTEN);
-    let sent = crate::harness::kafka::candles(0..40_000, 1);
+    let mut sent = crate::harness::kafka::candles(0..40_000, 1);
+    sent.retain(|candle| candle.fate != Fate::Dropped);
     let rows: String = sent.iter().map(|candle| format!("{}\n", candle.payload)).collect();
     pipeline.folder.write("in.jsonl", rows);
     let file = String::from_utf8(pipeline.folder.read("p.yaml")).unwrap();
@@ -82,7 +91,7 @@ fn hosts_that_are_killed_at_random_lose_and_double_nothing_in_clickhouse() {
     let mut running: Vec<Running> = (0..hosts).map(|host| pipeline.start(&name(host))).collect();
     let mut sent = Vec::new();
     for kill in 1..=kills {
-        let first = sent.len() as u64;
+        let first = (kill - 1) * 20_000;
         sent.extend(pipeline.send(first..first + 20_000, partitions));
         thread::sleep(numbers.duration_below(Duration::from_millis(1_500)));
         let host = numbers.below(hosts as i64) as usize;
@@ -216,7 +225,7 @@ fn a_server_that_is_killed_and_comes_back_has_each_row_once() {
         own.server.kill().unwrap();
         thread::sleep(Duration::from_millis(500));
         own.server.restart().unwrap();
-        let first = sent.len() as u64;
+        let first = 30_000 + round * 10_000;
         sent.extend(pipeline.send(first..first + 10_000, 2));
     }
     pipeline.wait_until_read(2, &mut host);
@@ -302,10 +311,6 @@ fn past_the_window_the_table_itself_merges_what_is_doubled() {
         "INSERT INTO {name}.candles (source, symbol, timeframe, timestamp) VALUES ('other', 'other', '1m', 0), \
          ('other', 'other', '1m', 1)"
     ));
-    // The rule that remembers would know the rows; without it they come again.
-    let file = String::from_utf8(pipeline.folder.read("p.yaml")).unwrap();
-    let lines = file.lines().filter(|line| !line.contains("component: dedup"));
-    pipeline.folder.write("p.yaml", lines.collect::<Vec<_>>().join("\n"));
     pipeline.run_to_end();
     let distinct = "SELECT uniqExact(symbol, timestamp)";
     let rows = |select: &str, after: &str| {
@@ -314,7 +319,7 @@ fn past_the_window_the_table_itself_merges_what_is_doubled() {
     let once = rows(distinct, "");
     assert!(rows("SELECT count()", "") > once, "outside of the window rows are doubled");
     assert_eq!(rows("SELECT count()", "FINAL"), once, "and one after the merge");
-    assert_eq!(once, sent.iter().filter(|c| c.fate == crate::harness::kafka::Fate::Kept).count() as u64);
+    assert_eq!(once, sent.iter().filter(|candle| candle.fate == Fate::Kept).count() as u64);
 }
 
 #[test]
@@ -342,4 +347,20 @@ fn a_constraint_of_the_table_stops_the_pipeline() {
     ));
     pipeline.send(1_000..2_000, 1);
     host.finish().refused(3, "a row breaks a constraint of the table");
+}
+
+#[test]
+fn rows_of_a_plan_that_are_deleted_from_the_log_do_not_make_it_another_block() {
+    let (kafka, clickhouse) = (shared_kafka(), shared());
+    let pipeline = Pipeline::new(&kafka, &clickhouse, 1, OFTEN_SINK, OFTEN);
+    let file = String::from_utf8(pipeline.folder.read("p.yaml")).unwrap();
+    pipeline.folder.write("p.yaml", file.replace("session: 6s", "session: 6s, deleted: earliest"));
+    let sent = pipeline.send(0..20_000, 1);
+    let outcome = start(pipeline.command("a").env("TIDEGATE_CRASH", "before_position:1")).finish();
+    assert_eq!(outcome.code, None, "{}", outcome.stderr);
+    // The plan begins at 0, and its block is in the table.
+    assert!(pipeline.database.count() > 1_000);
+    kafka.delete_records(&pipeline.raw, 0, 700);
+    pipeline.run_to_end();
+    pipeline.compare(&sent);
 }

@@ -290,15 +290,41 @@ pub struct Pipeline {
     pub folder: Folder,
     pub raw: String,
     pub group: String,
+    /// Whether a rule remembers the rows, and drops what it knows before the server could.
+    remembers: bool,
 }
 
 impl Pipeline {
-    /// With a topic of so many partitions, and what is added to the sink and the file.
+    /// With a topic of so many partitions, and what is added to the sink and the file. No rule remembers, so that it is
+    /// the server that must know a block.
     pub fn new(kafka: &Kafka, clickhouse: &Clickhouse, partitions: i32, sink: &str, rest: &str) -> Pipeline {
+        Pipeline::of(kafka, clickhouse, partitions, sink, rest, false)
+    }
+
+    /// The same, with a rule that remembers.
+    pub fn with_memory(
+        kafka: &Kafka,
+        clickhouse: &Clickhouse,
+        partitions: i32,
+        sink: &str,
+        rest: &str,
+    ) -> Pipeline {
+        Pipeline::of(kafka, clickhouse, partitions, sink, rest, true)
+    }
+
+    fn of(
+        kafka: &Kafka,
+        clickhouse: &Clickhouse,
+        partitions: i32,
+        sink: &str,
+        rest: &str,
+        remembers: bool,
+    ) -> Pipeline {
         let database = Database::new(clickhouse);
         let (raw, group) = (unique("raw"), unique("group"));
         kafka.create(&raw, partitions);
-        let pipeline = Pipeline { kafka: kafka.clone(), database, folder: Folder::new(), raw, group };
+        let pipeline =
+            Pipeline { kafka: kafka.clone(), database, folder: Folder::new(), raw, group, remembers };
         pipeline.write_file("p.yaml", clickhouse.address, sink, rest);
         pipeline
     }
@@ -314,7 +340,9 @@ impl Pipeline {
              {RULES}{sink}{rest}\n"
         );
         // No rule of the tests may depend on what a partition had before.
-        self.folder.write(name, file.replace(", max_jump_factor: 3", ""));
+        let file = file.replace(", max_jump_factor: 3", "");
+        let is_kept = |line: &&str| self.remembers || !line.contains("component: dedup");
+        self.folder.write(name, file.lines().filter(is_kept).collect::<Vec<_>>().join("\n"));
     }
 
     /// Lets a host be thrown out of its group so soon.
@@ -340,9 +368,10 @@ impl Pipeline {
         start(self.command("a").arg("--until-end")).finish().summary()
     }
 
-    /// Sends candles.
+    /// Sends candles; repetitions only where a rule drops them.
     pub fn send(&self, range: std::ops::Range<u64>, partitions: i32) -> Vec<Candle> {
-        let sent = super::kafka::candles(range, partitions);
+        let mut sent = super::kafka::candles(range, partitions);
+        sent.retain(|candle| self.remembers || candle.fate != Fate::Dropped);
         self.kafka.send_candles(&self.raw, &sent);
         sent
     }

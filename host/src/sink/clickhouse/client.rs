@@ -256,6 +256,9 @@ impl Failure {
             ClientError::InvalidParams(_) | ClientError::Unsupported(_) => {
                 Class::Lasting("correct `sink.clickhouse.url`")
             }
+            _ if is_of_certificates(&text) => {
+                Class::Lasting("check `sink.clickhouse.tls`, and the server's certificate")
+            }
             // Whatever was garbled on the way, or does not answer, is asked again.
             _ => Class::Passing,
         };
@@ -289,6 +292,16 @@ fn class(code: u32) -> Class {
         36 | 48 | 80 | 344 => Class::Lasting("change the table or the server's settings"),
         _ => Class::Passing,
     }
+}
+
+/// Whether one side does not take the other's certificate, in the words of rustls.
+fn is_of_certificates(text: &str) -> bool {
+    text.contains("invalid peer certificate")
+        || text.split_once("fatal alert: ").is_some_and(|(_, alert)| {
+            ["BadCertificate", "Certificate", "UnknownCA", "UnsupportedCertificate"]
+                .iter()
+                .any(|kind| alert.starts_with(kind))
+        })
 }
 
 /// The number after `Code:`.

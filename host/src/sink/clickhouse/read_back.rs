@@ -177,3 +177,67 @@ fn push_row(mut row: &[u8], builders: &mut [Builder]) -> bool {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::RecordBatch;
+
+    use super::*;
+    use crate::sink::test_rows::{candles, schema};
+    use crate::sink::values::Values;
+
+    /// Rows as the server sends them.
+    fn answer(rows: &RecordBatch) -> Vec<u8> {
+        let columns = Values::of_batch(rows);
+        let mut bytes = Vec::new();
+        for row in 0..rows.num_rows() {
+            for column in &columns {
+                let value = column.at(row);
+                bytes.push(u8::from(value == Value::Null));
+                match value {
+                    Value::Null => {}
+                    Value::Integer(value) | Value::Timestamp(value) => bytes.extend(value.to_le_bytes()),
+                    Value::Boolean(value) => bytes.extend(i64::from(value).to_le_bytes()),
+                    Value::Float(value) => bytes.extend(value.to_le_bytes()),
+                    Value::Text(text) => {
+                        bytes.push(text.len() as u8);
+                        bytes.extend(text.as_bytes());
+                    }
+                }
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn an_answer_may_be_cut_anywhere() {
+        let rows = candles(&[(1, 0.5, None), (2, f64::INFINITY, Some(7)), (3, -1.0, Some(0))]);
+        let bytes = answer(&rows);
+        for length in [1, 2, 7, 64, bytes.len()] {
+            let mut found = Vec::new();
+            let mut reader = Reader::new(&schema(), "here");
+            let mut each = |batch| {
+                found.push(batch);
+                Ok(())
+            };
+            for piece in bytes.chunks(length) {
+                reader.take(piece, &mut each).unwrap();
+            }
+            reader.finish(&mut each).unwrap();
+            assert_eq!(found, [rows.clone()], "{length}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_ends_within_a_row_is_asked_for_again() {
+        let bytes = answer(&candles(&[(1, 0.5, None)]));
+        let mut reader = Reader::new(&schema(), "here");
+        reader.take(&bytes[..bytes.len() - 1], &mut |_| Ok(())).unwrap();
+        assert!(matches!(reader.finish(&mut |_| Ok(())), Err(Error::Rewind(_))));
+        let mut hostile = vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        hostile.extend([0xff; 12]);
+        let mut reader = Reader::new(&schema(), "here");
+        reader.take(&hostile, &mut |_| Ok(())).unwrap();
+        assert!(reader.finish(&mut |_| Ok(())).is_err());
+    }
+}
