@@ -78,7 +78,7 @@ const FOR_POSTGRES: [Need; 1] = [Need {
 /// For the engine of ClickHouse, which comes from PyPI.
 const FOR_CLICKHOUSE: [Need; 1] = [Need {
     name: "Python 3 with venv",
-    is_there: || answers(python().args(["-c", "import ensurepip, venv"])),
+    is_there: has_python,
     debian: &["python3-venv"],
     homebrew: &["python3"],
 }];
@@ -107,6 +107,11 @@ pub fn for_build() -> Result<()> {
 /// Sees to it that the host can be built and that its tests can start their servers.
 pub fn for_tests() -> Result<()> {
     provide(&[&FOR_BUILD, &FOR_BROKER, &FOR_POSTGRES, &FOR_CLICKHOUSE, &FOR_OLD_CLICKHOUSE])
+}
+
+/// Whether there is a Python that can make a folder of its own packages.
+pub fn has_python() -> bool {
+    answers(python().args(["-c", "import ensurepip, venv"]))
 }
 
 /// Sees to it that the engine of ClickHouse can be installed and started.

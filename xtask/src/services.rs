@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Result;
 
+use crate::clickhouse;
 use crate::kafka::{self, Broker};
 use crate::postgres::{self, Server};
 use crate::{Missing, packages, root, run, target_folder};
@@ -42,9 +43,11 @@ pub enum Service {
     Kafka,
     /// PostgreSQL, which by Docker is TimescaleDB
     Postgres,
+    /// ClickHouse, of which Docker has a server and PyPI the engine
+    Clickhouse,
 }
 
-const SERVICES: [Service; 2] = [Service::Kafka, Service::Postgres];
+const SERVICES: [Service; 3] = [Service::Kafka, Service::Postgres, Service::Clickhouse];
 
 /// Who runs a server.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,6 +76,7 @@ impl Service {
         match self {
             Service::Kafka => "kafka",
             Service::Postgres => "postgres",
+            Service::Clickhouse => "clickhouse",
         }
     }
 
@@ -81,6 +85,7 @@ impl Service {
         match self {
             Service::Kafka => "KAFKA_BROKERS",
             Service::Postgres => "POSTGRES_URL",
+            Service::Clickhouse => "CLICKHOUSE_URL",
         }
     }
 
@@ -88,6 +93,7 @@ impl Service {
         match self {
             Service::Kafka => 9092,
             Service::Postgres => 5432,
+            Service::Clickhouse => 8123,
         }
     }
 
@@ -100,6 +106,7 @@ impl Service {
         match self {
             Service::Kafka => self.address(),
             Service::Postgres => format!("postgres://{}@{}/postgres", postgres::USER, self.address()),
+            Service::Clickhouse => format!("http://{}", self.address()),
         }
     }
 
@@ -111,6 +118,7 @@ impl Service {
         match self {
             Service::Kafka => kafka::detached_process(&self.folder()),
             Service::Postgres => postgres::detached_process(&self.folder()),
+            Service::Clickhouse => clickhouse::detached_process(&self.folder()),
         }
     }
 
@@ -118,6 +126,7 @@ impl Service {
         match self {
             Service::Kafka => packages::has_java_and_maven(),
             Service::Postgres => postgres::programs().is_some(),
+            Service::Clickhouse => packages::has_python(),
         }
     }
 
@@ -140,6 +149,7 @@ impl Service {
         let installed = match self {
             Service::Kafka => packages::for_broker(),
             Service::Postgres => packages::for_postgres(),
+            Service::Clickhouse => packages::for_clickhouse(),
         };
         match installed {
             Ok(()) => Ok(Way::Here),
@@ -183,6 +193,9 @@ impl Service {
         let id = match self {
             Service::Kafka => Broker::detached(kafka::Options { folder, port, ..Default::default() })?,
             Service::Postgres => Server::detached(postgres::Options { folder, port, ..Default::default() })?,
+            Service::Clickhouse => {
+                clickhouse::Server::detached(clickhouse::Options { folder, port, ..Default::default() })?
+            }
         };
         eprintln!("services: {name} runs as process {id}, data in `{}`", self.folder().display());
         Ok(())
@@ -194,6 +207,7 @@ impl Service {
         let is_stopped = match self {
             Service::Kafka => kafka::stop_detached(&folder)?,
             Service::Postgres => postgres::stop_detached(&folder)?,
+            Service::Clickhouse => clickhouse::stop_detached(&folder)?,
         };
         if is_stopped {
             eprintln!("services: {name} is stopped");

@@ -12,7 +12,7 @@ use crate::decode::Decoder;
 use crate::error::{Error, Result};
 use crate::pipeline_file::{self, Decode, Limits, Pipeline};
 use crate::rule::Component;
-use crate::sink::timescale;
+use crate::sink::{clickhouse, timescale};
 
 /// Print the JSON Schema of pipeline files, or the statements that make a sink's tables
 ///
@@ -41,7 +41,7 @@ enum What {
 #[command(after_long_help = "\
 EXAMPLES:
   tidegate schema sql --sink timescale pipelines/timescale.yaml
-  tidegate schema sql --sink timescale          # for candles after validate, dedup and enrich")]
+  tidegate schema sql --sink clickhouse         # for candles after validate, dedup and enrich")]
 struct Sql {
     /// For which database
     #[arg(long, value_enum)]
@@ -55,6 +55,8 @@ struct Sql {
 enum Database {
     /// TimescaleDB, or PostgreSQL without the statements that begin with `SELECT` and `ALTER`
     Timescale,
+    /// ClickHouse
+    Clickhouse,
 }
 
 /// The rules whose columns are in the tables when no pipeline is given.
@@ -85,8 +87,12 @@ fn sql(global: &Global, arguments: &Sql) -> Result<u8> {
         (Database::Timescale, pipeline_file::Sink::Timescale(config)) => {
             timescale::statements(config, &pipeline, &schema)?
         }
-        (Database::Timescale, _) => {
-            return Err(Error::Files(format!("the pipeline `{}` has no `timescale` sink", pipeline.name)));
+        (Database::Clickhouse, pipeline_file::Sink::Clickhouse(config)) => {
+            clickhouse::statements(config, &pipeline, &schema)?
+        }
+        (sink, _) => {
+            let sink = sink.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+            return Err(Error::Files(format!("the pipeline `{}` has no `{sink}` sink", pipeline.name)));
         }
     };
     print(&statements.iter().map(|statement| format!("{statement};\n")).collect::<String>())?;
@@ -97,6 +103,7 @@ fn sql(global: &Global, arguments: &Sql) -> Result<u8> {
 fn usual(global: &Global, sink: Database) -> Result<(Pipeline, SchemaRef)> {
     let sink = match sink {
         Database::Timescale => json!({ "timescale": { "url": "postgres://localhost/market" } }),
+        Database::Clickhouse => json!({ "clickhouse": { "url": "http://localhost:8123" } }),
     };
     let file = json!({ "name": "usual", "source": { "file": { "path": "-" } }, "sink": sink });
     let pipeline: Pipeline = serde_json::from_value(file)

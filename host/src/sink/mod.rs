@@ -122,9 +122,7 @@ impl Sink {
             pipeline_file::Sink::Sqlite(config) => {
                 sqlite::SqliteSink::check(config, pipeline, schema, place.folder).map(|()| Vec::new())
             }
-            pipeline_file::Sink::Clickhouse(_) => {
-                Err(Error::Files("`check --connect` does not know the sink `clickhouse`".into()))
-            }
+            pipeline_file::Sink::Clickhouse(config) => clickhouse::check(config, pipeline, schema, place),
             pipeline_file::Sink::File(_) | pipeline_file::Sink::Stdout(_) => Ok(Vec::new()),
         }
     }
