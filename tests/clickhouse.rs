@@ -305,7 +305,7 @@ fn the_candles_of_the_sample_go_through_both_pipelines_into_the_table() {
         command.arg("run").arg(pipelines.join(name)).args(["--until-end", "--json"]);
         command.args(["--now", crate::harness::NOW, "--guests"]).arg(crate::harness::guests());
         command.env("KAFKA_BROKERS", &own.kafka.address);
-        command.env("TIDEGATE_CLICKHOUSE_URL", format!("http://{}", database.clickhouse.address));
+        command.env("CLICKHOUSE_URL", format!("http://{}", database.clickhouse.address));
         command.env("TIDEGATE_CLICKHOUSE_DATABASE", &database.name);
         start(&mut command).finish().summary()
     };
