@@ -224,7 +224,7 @@ mod tests {
                 reader.take(piece, &mut each).unwrap();
             }
             reader.finish(&mut each).unwrap();
-            assert_eq!(found, [rows.clone()], "{length}");
+            assert_eq!(found, std::slice::from_ref(&rows), "{length}");
         }
     }
 
