@@ -3,7 +3,7 @@
 
 use crate::harness::clickhouse::{CREATE, Clickhouse, Database, Pipeline, own_server, server_with, shared};
 use crate::harness::kafka::shared as shared_kafka;
-use crate::harness::{Folder, start};
+use crate::harness::{Folder, start, tidegate};
 use xtask::clickhouse::{Engine, Options, Tls};
 
 /// The columns of every kind, with names of their own.
@@ -262,6 +262,30 @@ fn a_wrong_password_is_said_and_not_shown() {
     assert_eq!(folder.summary()["written"], 1);
 }
 
+#[test]
+fn tables_can_be_made_beforehand_by_the_printed_statements() {
+    let database = Database::new(&shared());
+    let folder = Folder::new();
+    let row = r#"{"timestamp":1767571200000,"number":1,"price":1.5,"symbol":"a"}"#;
+    write(&folder, &database, ", key: [symbol, timestamp]", row, "");
+    let check = || tidegate(&folder, &["check", "--connect", "p.yaml"]);
+    check().refused(3, "does not exist");
+    let printed = tidegate(&folder, &["schema", "sql", "--sink", "clickhouse", "p.yaml"]);
+    assert_eq!(printed.code, Some(0), "{}", printed.stderr);
+    for statement in printed.stdout.split(";\n").filter(|statement| !statement.is_empty()) {
+        database.clickhouse.query(statement);
+    }
+    let checked = check();
+    assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+    assert_eq!(folder.summary()["written"], 1);
+    tidegate(&folder, &["schema", "sql", "--sink", "timescale", "p.yaml"])
+        .refused(2, "has no `timescale` sink");
+    // Without a file: what validate, dedup and enrich write into the built-in columns.
+    let printed = tidegate(&Folder::new(), &["schema", "sql", "--sink", "clickhouse"]);
+    assert!(printed.stdout.contains("validated_at"), "{}", printed.stdout);
+}
+
+#[cfg(target_os = "linux")]
 #[test]
 fn the_old_server_takes_rows_and_goes_on_after_a_restart() {
     let mut own = own_server(Engine::Old);

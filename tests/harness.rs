@@ -269,6 +269,13 @@ pub struct Outcome {
     pub peak_kib: u64,
 }
 
+/// Any command of the binary.
+pub fn tidegate(folder: &Folder, arguments: &[&str]) -> Outcome {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.current_dir(folder.path(".")).args(arguments).arg("--guests").arg(guests());
+    start(&mut command).finish()
+}
+
 impl Outcome {
     /// The summary of a run that succeeded, in which every row is accounted for.
     pub fn summary(&self) -> Value {

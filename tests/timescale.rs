@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::harness::kafka::{Fate, candles, own_broker, shared, unique};
-use crate::harness::postgres::{FilePipeline, Pipeline, REVISED, candle, database, tidegate};
-use crate::harness::{Database, Folder, start, workspace};
+use crate::harness::postgres::{FilePipeline, Pipeline, REVISED, candle, database};
+use crate::harness::{Database, Folder, start, tidegate, workspace};
 
 const CREATE: &str = ", create: true";
 const KEYED: &str = ", create: true, key: [source, symbol, timeframe, timestamp]";

@@ -13,7 +13,7 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use xtask::postgres::{Options, Server};
 
 use super::kafka::{Candle, Fate, Kafka, unique};
-use super::{Folder, Running, guests, start};
+use super::{Folder, Running, start};
 
 /// A database of a test's own.
 pub struct Postgres {
@@ -353,11 +353,4 @@ pub fn candle(minute: i64, close: f64, more: &str) -> String {
         "{{\"timestamp\":{timestamp},\"open\":1.5,\"high\":1.5,\"low\":1.5,\"close\":{close},\"volume\":2,\
          \"source\":\"kraken\",\"symbol\":\"BTC/USD\",\"timeframe\":\"1m\"{more}}}"
     )
-}
-
-/// Any command of the binary.
-pub fn tidegate(folder: &Folder, arguments: &[&str]) -> super::Outcome {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    command.current_dir(folder.path(".")).args(arguments).arg("--guests").arg(guests());
-    start(&mut command).finish()
 }

@@ -91,6 +91,14 @@ const FOR_OLD_CLICKHOUSE: [Need; 1] = [Need {
     homebrew: &[],
 }];
 
+/// For certificates that the tests make.
+const FOR_CERTIFICATES: [Need; 1] = [Need {
+    name: "the program openssl",
+    is_there: || answers(Command::new("openssl").arg("version")),
+    debian: &["openssl"],
+    homebrew: &["openssl"],
+}];
+
 /// Where Debian puts it.
 pub const OLD_CLICKHOUSE: &str = "/usr/sbin/clickhouse-server";
 
@@ -106,7 +114,9 @@ pub fn for_build() -> Result<()> {
 
 /// Sees to it that the host can be built and that its tests can start their servers.
 pub fn for_tests() -> Result<()> {
-    provide(&[&FOR_BUILD, &FOR_BROKER, &FOR_POSTGRES, &FOR_CLICKHOUSE, &FOR_OLD_CLICKHOUSE])
+    provide(&[&FOR_BUILD, &FOR_BROKER, &FOR_POSTGRES, &FOR_CLICKHOUSE, &FOR_CERTIFICATES])?;
+    // Nobody has it for another system, and the tests that need it are not built there.
+    if cfg!(target_os = "linux") { for_old_clickhouse() } else { Ok(()) }
 }
 
 /// Whether there is a Python that can make a folder of its own packages.

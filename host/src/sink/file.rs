@@ -895,7 +895,7 @@ mod tests {
             (r#"{ "file": { "path": "sub" } }"#, None, 3, "it is a folder"),
             (r#"{ "file": { "path": "/proc/out.jsonl" } }"#, None, 3, "cannot open `/proc/out.jsonl`"),
             (r#"{ "file": { "path": "file", "format": "parquet" } }"#, None, 3, "make the folder"),
-            (JSONL, Some(r#"{ "sqlite": {} }"#), 2, "needs `sink.sqlite`"),
+            (JSONL, Some(r#"{ "sqlite": {} }"#), 2, "beside the rows of its own sink"),
             (JSONL, Some(r#"{ "file": { "path": "./out.jsonl" } }"#), 2, "cannot share the file"),
         ];
         for (sink, dead_letter, expected, sentence) in cases {

@@ -59,6 +59,6 @@ mod tests {
     fn a_table_of_dead_letters_needs_a_database() {
         let config = pipeline(r#"{ "stdout": {} }"#, Some(r#"{ "sqlite": {} }"#));
         let error = open_sink(&config, std::path::Path::new(".")).err().unwrap();
-        assert_eq!((error.code(), error.to_string().contains("needs `sink.sqlite`")), (2, true));
+        assert_eq!((error.code(), error.to_string().contains("beside the rows of its own sink")), (2, true));
     }
 }
