@@ -269,7 +269,7 @@ fn tables_can_be_made_beforehand_by_the_printed_statements() {
     let row = r#"{"timestamp":1767571200000,"number":1,"price":1.5,"symbol":"a"}"#;
     write(&folder, &database, ", key: [symbol, timestamp]", row, "");
     let check = || tidegate(&folder, &["check", "--connect", "p.yaml"]);
-    check().refused(3, "does not exist");
+    check().refused(3, "there is no table `candles`");
     let printed = tidegate(&folder, &["schema", "sql", "--sink", "clickhouse", "p.yaml"]);
     assert_eq!(printed.code, Some(0), "{}", printed.stderr);
     for statement in printed.stdout.split(";\n").filter(|statement| !statement.is_empty()) {

@@ -213,11 +213,13 @@ fn serializable_transactions_end_well() {
     let sent = sent_to(&pipeline, 60_000, 4);
     let mut host = pipeline.start("a");
     host.wait_until(|| postgres.stored() > 0);
-    // Changes the positions under the hosts' transactions.
+    // Changes the positions while the host's transactions wait to do it.
     let rival = postgres.another();
-    for _ in 0..100 {
-        drop(rival.try_run("UPDATE tidegate_positions SET fingerprint = fingerprint"));
-        thread::sleep(Duration::from_millis(10));
+    for _ in 0..5 {
+        // What the host has changed in the same moment makes this one fail.
+        let changed = rival.try_run("BEGIN; UPDATE tidegate_positions SET fingerprint = fingerprint");
+        thread::sleep(Duration::from_millis(100));
+        rival.run(if changed.is_ok() { "COMMIT" } else { "ROLLBACK" });
     }
     let said = end_and_compare(host, &pipeline, &sent);
     assert!(said.contains("(40001)"), "{said}");
@@ -541,7 +543,8 @@ fn a_host_that_was_stopped_in_the_middle_of_a_transaction_writes_nothing_twice()
     // It is stopped where its transaction has locks.
     loop {
         zombie.signal(Signal::STOP);
-        thread::sleep(Duration::from_millis(50));
+        // A COMMIT that is under way is over by then.
+        thread::sleep(Duration::from_millis(400));
         if is_in_transaction(&postgres) {
             break;
         }

@@ -185,6 +185,20 @@ pub fn programs() -> Option<PathBuf> {
     })
 }
 
+/// The folder, or one in `/var/tmp` in its place where the server could not get to it: it does not run as root, and
+/// root's home is closed to others.
+pub fn reachable(folder: PathBuf) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let is_closed = |above: &Path| {
+        std::fs::metadata(above).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 == 0)
+    };
+    if !geteuid().is_root() || !folder.ancestors().skip(1).any(is_closed) {
+        return folder;
+    }
+    let name = folder.to_string_lossy().replace('/', "-");
+    Path::new("/var/tmp").join(format!("tidegate{name}"))
+}
+
 /// The user who is the server, when this process is root's.
 fn unprivileged() -> Result<Option<(u32, u32)>> {
     if !geteuid().is_root() {
@@ -330,6 +344,18 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_is_closed_to_others_is_not_used_by_root() {
+        use std::os::unix::fs::PermissionsExt;
+        let above = tempfile::tempdir().unwrap();
+        let (folder, closed) = (above.path().join("data"), above.path());
+        std::fs::set_permissions(closed, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(reachable(folder.clone()), folder);
+        std::fs::set_permissions(closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let elsewhere = reachable(folder.clone());
+        assert_eq!(elsewhere.starts_with("/var/tmp"), geteuid().is_root());
+    }
     use crate::kafka::answers;
 
     fn options(folder: &Path) -> Options {

@@ -111,7 +111,8 @@ impl Service {
     }
 
     fn folder(self) -> PathBuf {
-        target_folder().join("services").join(self.name())
+        let folder = target_folder().join("services").join(self.name());
+        if self == Service::Postgres { postgres::reachable(folder) } else { folder }
     }
 
     fn process(self) -> Result<Option<u32>> {

@@ -1,5 +1,6 @@
 //! Every way in which a pipeline file can be wrong, with the sentence it gets.
 
+mod database;
 mod kafka;
 
 use super::*;
@@ -194,7 +195,8 @@ fn unknown_keys_have_a_hint_and_all_are_found() {
         findings("name: a\nsource: {}\nsink: 5\n"),
         [
             "p.yaml:2:9: `source`: it needs one of the keys `file`, `kafka`",
-            "p.yaml:3:7: `sink` must be one of `sqlite`, `file`, `kafka`, `stdout`, but is the number 5",
+            "p.yaml:3:7: `sink` must be one of `sqlite`, `file`, `kafka`, `timescale`, `clickhouse`, \
+             `stdout`, but is the number 5",
         ]
     );
 }

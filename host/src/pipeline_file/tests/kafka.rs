@@ -359,8 +359,8 @@ fn what_does_not_go_together() {
         findings(with("topic: in", "topic: [in, out-rejected]")),
         ["p.yaml:8:12: the dead letter's topic `out-rejected` is also the source's, which would never end"]
     );
-    let lanes = "6:8: more than one lane needs a `kafka` source, whose partitions the lanes share, and a `kafka` \
-                 sink; leave `lanes` out";
+    let lanes = "6:8: more than one lane needs a `kafka` source, whose partitions the lanes share, and a sink that takes \
+                 rows from several: `kafka`, `timescale` or `clickhouse`; leave `lanes` out";
     for (line, expected) in [
         (
             "dead_letter: { kafka: { topic: a } }",
