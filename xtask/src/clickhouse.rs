@@ -8,14 +8,14 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::detached;
-use crate::kafka::{ENDS_WITH_STDIN, free_port, last_lines};
+use crate::kafka::{free_port, last_lines};
+use crate::{attached, detached};
 use crate::{packages, root, target_folder};
 
 /// The version of `chdb`, whose engine is that of ClickHouse 26.9.
@@ -92,11 +92,7 @@ impl Server {
         let mut child = server.spawn(&mut command)?;
         lock.keep(&child)?;
         let ready = server.wait_until_ready(&mut child, log_start);
-        if ready.is_err() {
-            child.kill()?;
-            child.wait()?;
-        }
-        ready.map(|()| child.id())
+        detached::started(child, ready)
     }
 
     /// Its address, such as `127.0.0.1:20123`.
@@ -134,10 +130,7 @@ impl Server {
     pub fn restart(&mut self) -> Result<()> {
         self.kill()?;
         let log_start = self.log_length();
-        let program = self.command()?;
-        let mut command = Command::new("sh");
-        command.args(["-c", ENDS_WITH_STDIN, "sh"]).arg(program.get_program()).args(program.get_args());
-        command.stdin(Stdio::piped());
+        let mut command = attached::command(&self.command()?, "KILL");
         let mut child = self.spawn(&mut command)?;
         let stdin = child.stdin.take().context("the standard input is piped")?;
         let ready = self.wait_until_ready(&mut child, log_start);

@@ -40,6 +40,15 @@ impl Lock {
     }
 }
 
+/// The number of the process once it is ready; one that does not become so is killed.
+pub fn started(mut child: Child, ready: Result<()>) -> Result<u32> {
+    if ready.is_err() {
+        child.kill()?;
+        child.wait()?;
+    }
+    ready.map(|()| child.id())
+}
+
 /// The number of the process of the server that `file` stands for.
 pub fn process(file: &Path) -> Result<Option<u32>> {
     if !file.exists() {

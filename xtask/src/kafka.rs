@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::attached;
 use crate::detached::{self, STOP};
 use crate::{packages, target_folder};
 
@@ -38,11 +39,6 @@ const CONNECT: Duration = Duration::from_secs(2);
 
 /// How many lines of the log an error shows.
 const SHOWN_LINES: usize = 12;
-
-/// A process ends with its own standard input: it is killed when the other end of that pipe is closed, which
-/// the system does even when nobody else can.
-pub(crate) const ENDS_WITH_STDIN: &str =
-    "exec 3<&0 </dev/null; (read -r _ <&3; kill -9 $$) & exec 3<&-; exec \"$@\"";
 
 /// What a broker is to be.
 #[derive(Debug, Clone, Default)]
@@ -107,11 +103,7 @@ impl Broker {
         let mut child = files.spawn(&mut command)?;
         lock.keep(&child)?;
         let ready = files.wait_until_ready(&mut child, log_start);
-        if ready.is_err() {
-            child.kill()?;
-            child.wait()?;
-        }
-        ready.map(|()| child.id())
+        detached::started(child, ready)
     }
 
     /// The address of the listener without encryption, such as `127.0.0.1:20123`.
@@ -176,10 +168,7 @@ impl Broker {
     pub fn restart(&mut self) -> Result<()> {
         self.kill()?;
         let log_start = self.files.log_length();
-        let java = self.files.java();
-        let mut command = Command::new("sh");
-        command.args(["-c", ENDS_WITH_STDIN, "sh"]).arg(java.get_program()).args(java.get_args());
-        command.stdin(Stdio::piped());
+        let mut command = attached::command(&self.files.java(), "KILL");
         let mut child = self.files.spawn(&mut command)?;
         let stdin = child.stdin.take().context("the standard input is piped")?;
         let process = self.process.insert(Process { child, _stdin: stdin });
@@ -625,18 +614,6 @@ mod tests {
         let error = format!("{:#}", Broker::start(with("authorizer.class.name", "Nobody")).unwrap_err());
         assert!(error.contains("before it was ready") && error.contains("Nobody"), "{error}");
         assert!(!error.contains("\tat "), "{error}");
-    }
-
-    #[test]
-    fn a_process_ends_with_its_standard_input() {
-        let mut command = Command::new("sh");
-        command.args(["-c", ENDS_WITH_STDIN, "sh", "sleep", "600"]).stdin(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let stdin = child.stdin.take();
-        std::thread::sleep(Duration::from_millis(200));
-        assert!(child.try_wait().unwrap().is_none());
-        drop(stdin);
-        assert!(!child.wait().unwrap().success());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+pub mod attached;
 pub mod bench;
 pub mod chaos;
 pub mod clickhouse;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
+use crate::attached;
 use crate::detached::{self, STOP};
 use crate::kafka::{address, free_port, last_lines};
 
@@ -27,10 +28,6 @@ pub const USER: &str = "postgres";
 
 /// A role of this name must give its password, when somebody makes it; all others are believed.
 pub const USER_WITH_PASSWORD: &str = "needs_password";
-
-/// A process ends with its own standard input: it is told to end at once when the other end of that pipe is closed,
-/// which the system does even when nobody else can. So the server takes its shared memory with it.
-const ENDS_WITH_STDIN: &str = "exec 3<&0 </dev/null; (read -r _ <&3; kill -QUIT $$) & exec 3<&-; exec \"$@\"";
 
 /// What a server is to be.
 #[derive(Debug, Clone, Default)]
@@ -81,11 +78,7 @@ impl Server {
         let mut child = files.spawn(&mut command)?;
         lock.keep(&child)?;
         let ready = files.wait_until_ready(&mut child, log_start);
-        if ready.is_err() {
-            child.kill()?;
-            child.wait()?;
-        }
-        ready.map(|()| child.id())
+        detached::started(child, ready)
     }
 
     /// Where it listens, such as `127.0.0.1:20123`.
@@ -118,11 +111,8 @@ impl Server {
     pub fn restart(&mut self) -> Result<()> {
         self.kill()?;
         let log_start = self.files.log_length();
-        let postgres = self.files.command();
-        let mut command = Command::new("sh");
-        command.args(["-c", ENDS_WITH_STDIN, "sh"]).arg(postgres.get_program()).args(postgres.get_args());
-        command.envs(postgres.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command.current_dir(&self.files.options.folder).stdin(Stdio::piped());
+        // With this signal the server takes its shared memory with it.
+        let mut command = attached::command(&self.files.command(), "QUIT");
         self.files.as_user(&mut command);
         let mut child = self.files.spawn(&mut command)?;
         let stdin = child.stdin.take().context("the standard input is piped")?;
