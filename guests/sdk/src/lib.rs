@@ -1,4 +1,4 @@
-//! Write a Tidegate rule in Rust: over columns, or as a function of one row.
+//! Write a Tidegate rule in Rust: over columns, or as a function of one row; or an [exchange adapter](exchange).
 //!
 //! A rule is a type that implements [`Rule`] and is named in [`export!`]. It gets a [`Batch`] of rows as
 //! columns and answers with an [`Outcome`]: which rows it rejects and why, which it drops, and the columns
@@ -16,9 +16,11 @@
 //! | settings with units such as `5m` | [`Duration`] |
 //! | something kept for each series | [`PerSeries`] |
 //! | unit tests | [`BatchBuilder`], [`Instance`], [`Outcome::verdicts`] |
+//! | an exchange adapter | [`exchange`] |
 
 mod batch_builder;
 mod column;
+pub mod exchange;
 mod instance;
 mod outcome;
 mod row;
