@@ -37,7 +37,7 @@ struct Guest {
     /// Name of the crate's folder, and of the component.
     name: String,
     package: String,
-    /// Whether it is one of the hostile guests, which need not export a rule.
+    /// Whether it is one of the hostile guests, which need not export anything.
     for_tests: bool,
 }
 
@@ -215,7 +215,11 @@ fn componentize(guest: &Guest) -> Result<Vec<u8>> {
         .and_then(|encoder| encoder.encode())
         .map_err(|error| anyhow::anyhow!("guest `{}` does not become a component: {error:?}", guest.name))?;
     if !guest.for_tests && !exports_something(&component) {
-        bail!("guest `{}` exports no rule; the crate must call `tidegate_guest::export!`", guest.name);
+        bail!(
+            "guest `{}` exports neither a rule nor an adapter; the crate must call `tidegate_guest::export!` or \
+             `tidegate_guest::export_adapter!`",
+            guest.name
+        );
     }
     Ok(component)
 }
@@ -242,10 +246,10 @@ mod tests {
     }
 
     #[test]
-    fn the_rules_of_the_workspace_are_found_and_the_sdk_is_not() {
+    fn the_guests_of_the_workspace_are_found_and_the_sdk_is_not() {
         let names: Vec<_> = find(false).unwrap().into_iter().map(|guest| guest.name).collect();
-        for rule in ["dedup", "enrich", "validate"] {
-            assert!(names.iter().any(|name| name == rule), "{names:?}");
+        for guest in ["dedup", "enrich", "validate", "binance", "coinbase", "kraken"] {
+            assert!(names.iter().any(|name| name == guest), "{names:?}");
         }
         assert!(!names.iter().any(|name| name == "sdk"), "{names:?}");
     }
