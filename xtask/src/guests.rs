@@ -1,4 +1,4 @@
-//! `cargo xtask guests`: every guest crate becomes a component.
+//! `cargo xtask guests`: every guest crate becomes a component, and with `--with ccxt` CCXT too (`ccxt.rs`).
 //!
 //! A guest is a core module for `wasm32-unknown-unknown` (it imports nothing, so it needs no WASI), which
 //! `wit-component` turns into a component. Not every machine has the standard library of that target, so there
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use wit_component::{ComponentEncoder, DecodedWasm};
 
-use crate::{Missing, apt_install, cargo, output, root, run, rustc, target_folder, write_if_changed};
+use crate::{Missing, apt_install, cargo, ccxt, output, root, run, rustc, target_folder, write_if_changed};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 /// Debian's compiler that can build its own standard library for WebAssembly, and that library's source.
@@ -30,6 +30,16 @@ pub struct Arguments {
     /// Build the hostile guests of tests/guests too, into target/guests-test
     #[arg(long)]
     pub tests: bool,
+    /// Build a guest too that needs more than Rust
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub with: Vec<Extra>,
+}
+
+/// A guest that is built only when it is asked for, because it needs more than Rust.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Extra {
+    /// The exchanges of CCXT; needs Node.js and npm
+    Ccxt,
 }
 
 /// A crate that becomes a component.
@@ -71,6 +81,9 @@ pub fn command(arguments: &Arguments) -> Result<()> {
         eprintln!("guests: {} ({} KiB, {state})", path.display(), component.len().div_ceil(1024));
     }
     eprintln!("guests: {} in {:.1} s", guests.len(), started.elapsed().as_secs_f64());
+    if arguments.with.contains(&Extra::Ccxt) {
+        ccxt::build(&out)?;
+    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 pub mod attached;
 pub mod bench;
+pub mod ccxt;
 pub mod chaos;
 pub mod clickhouse;
 pub mod detached;

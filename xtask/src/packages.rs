@@ -11,6 +11,9 @@ use crate::{Missing, apt_install, postgres};
 /// The oldest Java that runs the broker.
 const NEEDED_JAVA: u32 = 17;
 
+/// The oldest Node.js that the tools for JavaScript run on.
+const NEEDED_NODE: u32 = 18;
+
 /// Something that must be on the machine, and the packages that bring it.
 struct Need {
     /// Its name, for whoever must install it.
@@ -91,6 +94,14 @@ const FOR_OLD_CLICKHOUSE: [Need; 1] = [Need {
     homebrew: &[],
 }];
 
+/// For the component of CCXT, which is JavaScript.
+const FOR_NODE: [Need; 1] = [Need {
+    name: "Node.js 18 or newer with npm",
+    is_there: has_node,
+    debian: &["nodejs", "npm"],
+    homebrew: &["node"],
+}];
+
 /// For certificates that the tests make.
 const FOR_CERTIFICATES: [Need; 1] = [Need {
     name: "the program openssl",
@@ -112,9 +123,9 @@ pub fn for_build() -> Result<()> {
     provide(&[&FOR_BUILD])
 }
 
-/// Sees to it that the host can be built and that its tests can start their servers.
+/// Sees to it that the host and all guests can be built and that their tests can start their servers.
 pub fn for_tests() -> Result<()> {
-    provide(&[&FOR_BUILD, &FOR_BROKER, &FOR_POSTGRES, &FOR_CLICKHOUSE, &FOR_CERTIFICATES])?;
+    provide(&[&FOR_BUILD, &FOR_BROKER, &FOR_POSTGRES, &FOR_CLICKHOUSE, &FOR_CERTIFICATES, &FOR_NODE])?;
     // Nobody has it for another system, and the tests that need it are not built there.
     if cfg!(target_os = "linux") { for_old_clickhouse() } else { Ok(()) }
 }
@@ -132,6 +143,11 @@ pub fn for_clickhouse() -> Result<()> {
 /// Sees to it that an old server of ClickHouse can be started.
 pub fn for_old_clickhouse() -> Result<()> {
     provide(&[&FOR_OLD_CLICKHOUSE])
+}
+
+/// Sees to it that the component of CCXT can be built.
+pub fn for_node() -> Result<()> {
+    provide(&[&FOR_NODE])
 }
 
 /// Sees to it that a broker can be started.
@@ -163,6 +179,17 @@ pub fn maven() -> Command {
 /// Python.
 pub fn python() -> Command {
     Command::new("python3")
+}
+
+/// Node.js.
+pub fn node() -> Command {
+    Command::new("node")
+}
+
+/// The installer of packages that comes with Node.js.
+pub fn npm() -> Command {
+    // On Windows it is a script, and only its whole name is found.
+    Command::new(if cfg!(windows) { "npm.cmd" } else { "npm" })
 }
 
 /// All that is missing is installed at once, or named at once.
@@ -249,6 +276,17 @@ fn java_version(words: &str) -> Option<u32> {
     }
 }
 
+fn has_node() -> bool {
+    let Ok(output) = node().arg("--version").stdin(Stdio::null()).output() else { return false };
+    let version = node_version(&String::from_utf8_lossy(&output.stdout));
+    version.is_some_and(|version| version >= NEEDED_NODE) && answers(npm().arg("--version"))
+}
+
+/// `v20.20.2` is 20.
+fn node_version(words: &str) -> Option<u32> {
+    words.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
+}
+
 /// Whether a command can be started and succeeds.
 fn answers(command: &mut Command) -> bool {
     command.stdin(Stdio::null()).output().is_ok_and(|output| output.status.success())
@@ -270,6 +308,12 @@ mod tests {
         );
         assert_eq!(java_version("openjdk version \"26-ea\" 2026-03-17"), Some(26));
         assert_eq!(java_version("The operation couldn't be completed."), None);
+    }
+
+    #[test]
+    fn the_version_of_node_is_read_from_what_it_says() {
+        assert_eq!(node_version("v18.20.4\n"), Some(18));
+        assert_eq!(node_version("node: not found"), None);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{cargo, guests, kafka, packages, run};
+use crate::guests::{self, Extra};
+use crate::{cargo, ccxt, kafka, packages, run};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, Default, clap::Args)]
@@ -16,7 +17,7 @@ pub struct Arguments {
     pub rest: Vec<String>,
 }
 
-/// Sets up, builds the rules and the tests, says how long that took, and runs the tests.
+/// Sets up, builds the rules and the tests, tests what is not Rust, says how long that took, and runs the tests.
 pub fn command(arguments: &Arguments) -> Result<()> {
     packages::for_tests()?;
     let started = Instant::now();
@@ -25,7 +26,9 @@ pub fn command(arguments: &Arguments) -> Result<()> {
     let kafka_s = started.elapsed().as_secs_f64();
 
     let started = Instant::now();
-    guests::command(&guests::Arguments { tests: true, ..Default::default() })?;
+    let with = vec![Extra::Ccxt];
+    guests::command(&guests::Arguments { tests: true, with, ..Default::default() })?;
+    ccxt::test()?;
     let guests_s = started.elapsed().as_secs_f64();
 
     let started = Instant::now();
