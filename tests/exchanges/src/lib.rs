@@ -50,6 +50,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use axum::Router;
 use axum::serve::ListenerExt;
@@ -78,6 +79,9 @@ pub struct Config {
     pub misbehaviour: Misbehaviour,
     /// Whether the exchanges refuse what is beyond their budgets.
     pub enforce_limits: bool,
+    /// A request that comes so soon after the answer that forbids it was on its way already, and is no violation; by the
+    /// wall clock.
+    pub on_its_way: Duration,
 }
 
 impl Default for Config {
@@ -90,6 +94,7 @@ impl Default for Config {
             markets: Market::usual(),
             misbehaviour: Misbehaviour::default(),
             enforce_limits: true,
+            on_its_way: Duration::from_millis(250),
         }
     }
 }
@@ -145,7 +150,14 @@ impl Simulator {
         let address = listener.local_addr().map_err(listen_error)?;
         listener.set_nonblocking(true).map_err(listen_error)?;
         let truth = Truth::new(config.seed, &config.markets);
-        let world = World::new(config.clock, truth, config.seed, config.misbehaviour, config.enforce_limits);
+        let world = World::new(
+            config.clock,
+            truth,
+            config.seed,
+            config.misbehaviour,
+            config.enforce_limits,
+            config.on_its_way,
+        );
         let world = Arc::new(world);
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(thread_error)?;
@@ -243,7 +255,7 @@ impl Simulator {
     }
 
     /// Requests that came while a ban or a `Retry-After` of their exchange was in force; not those that came within
-    /// 250 ms of the wall clock after the answer that forbade them, which were on their way.
+    /// [`Config::on_its_way`] after the answer that forbade them.
     pub fn violations(&self) -> Violations {
         self.world.violations()
     }

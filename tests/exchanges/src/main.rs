@@ -52,6 +52,7 @@ fn main() -> anyhow::Result<()> {
             Misbehaviour::default()
         },
         enforce_limits: !arguments.no_limits,
+        ..Config::default()
     })?;
     for exchange in Exchange::ALL {
         println!("{}", simulator.url(exchange));

@@ -1,5 +1,7 @@
 //! What goes wrong, and how an exchange shows its minutes at a time.
 
+use std::net::SocketAddr;
+
 use crate::hash::share;
 use crate::market::Exchange;
 use crate::truth::{Candle, MINUTE_MS, Series, Truth};
@@ -45,6 +47,11 @@ pub enum Fault {
         /// Above 0: later than it is.
         offset_ms: i64,
     },
+    /// 302 to the same path and query at another address.
+    Redirect {
+        /// Where.
+        to: SocketAddr,
+    },
 }
 
 impl Fault {
@@ -64,6 +71,7 @@ impl Fault {
             Self::ErrorBody => "error_body",
             Self::Disordered => "disordered",
             Self::WrongDate { .. } => "wrong_date",
+            Self::Redirect { .. } => "redirect",
         }
     }
 
@@ -105,7 +113,7 @@ impl Misbehaviour {
                 (Fault::TooManyRequests { retry_after_s: Some(5) }, 0.006),
                 (Fault::TooManyRequests { retry_after_s: Some(20) }, 0.002),
                 (Fault::TooManyRequests { retry_after_s: None }, 0.006),
-                (Fault::Ban { retry_after_s: 60 }, 0.001),
+                (Fault::Ban { retry_after_s: 300 }, 0.0005),
                 (Fault::Forbidden, 0.002),
                 (Fault::ServerError(500), 0.01),
                 (Fault::ServerError(502), 0.01),

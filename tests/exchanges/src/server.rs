@@ -85,6 +85,11 @@ async fn answer(
     if admitted.fault == Some(Fault::Hang) {
         return std::future::pending().await;
     }
+    if let Some(Fault::Redirect { to }) = admitted.fault {
+        world.answered(exchange, None, 0, StatusCode::FOUND.as_u16());
+        let location = format!("http://{to}/{exchange}{path_and_query}");
+        return (StatusCode::FOUND, [(header::LOCATION, location)]).into_response();
+    }
     let key = format!("{accepts_gzip} {exchange}{path_and_query}");
     let (kept, age) = match admitted.fault {
         None if is_candles && admitted.refusal.is_none() => world.page(&key),

@@ -14,9 +14,6 @@ use crate::market::Exchange;
 use crate::misbehaviour::{Fault, Misbehaviour};
 use crate::truth::{MINUTE_MS, Truth};
 
-/// A request that comes so soon after the answer that forbids it was on its way already.
-const ON_ITS_WAY: Duration = Duration::from_millis(250);
-
 /// The first ban of an address that asks on after a 429; each further one is twice as long.
 const BAN_S: i64 = 120;
 
@@ -117,6 +114,7 @@ struct State {
     next: VecDeque<Fault>,
     delisted: Arc<HashSet<String>>,
     clock_offset_ms: i64,
+    on_its_way: Duration,
     block: Option<Block>,
     bans: u32,
     /// Binance: minute and weight used in it.
@@ -196,6 +194,7 @@ impl World {
         seed: u64,
         misbehaviour: Misbehaviour,
         enforce_limits: bool,
+        on_its_way: Duration,
     ) -> Self {
         let misbehaviour = Arc::new(misbehaviour);
         let states = Exchange::ALL
@@ -214,6 +213,7 @@ impl World {
                     next: VecDeque::new(),
                     delisted: Arc::default(),
                     clock_offset_ms: 0,
+                    on_its_way,
                     block: None,
                     bans: 0,
                     used: (0, 0),
@@ -432,7 +432,7 @@ impl State {
         }
         let after = block.answered.elapsed();
         let left_s = (block.until_ms - now_ms + 999) / 1_000;
-        if after <= ON_ITS_WAY {
+        if after <= self.on_its_way {
             return Some(refusal(exchange, block.status, block.until_ms, Some(left_s)));
         }
         self.violations.count += 1;

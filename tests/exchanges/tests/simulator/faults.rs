@@ -6,7 +6,7 @@ use exchanges_simulator::{Exchange, Fault, MINUTE_MS, Misbehaviour, Simulator};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::{OPEN_MS, START_MS, client, get, json_of, minutes_before, number, start};
+use super::{OPEN_MS, START_MS, builder, client, get, json_of, minutes_before, number, start};
 
 const KLINES: &str = "/api/v3/klines?symbol=BTCUSDT&interval=1m&limit=50";
 
@@ -168,7 +168,7 @@ async fn bodies_are_cut_broken_slow_or_never_come() {
 #[tokio::test]
 async fn a_cut_body_announces_more_than_it_has_and_gzip_only_comes_when_asked_for() {
     let simulator = start(1.0);
-    let plain = reqwest::Client::builder().no_proxy().no_gzip().build().expect("a client");
+    let plain = builder().no_gzip().build().expect("a client");
     let url = format!("{}{KLINES}", simulator.url(Exchange::Binance));
     let whole = plain.get(&url).send().await.expect("an answer");
     assert!(!whole.headers().contains_key("content-encoding"));
@@ -319,4 +319,16 @@ async fn everything_at_random_leaves_answers_that_are_right() {
     assert!(whole > 300, "{whole} {faults:?}");
     assert!(faults.len() >= 8, "{faults:?}");
     assert_eq!(simulator.violations().count, 0);
+}
+
+#[tokio::test]
+async fn a_redirect_names_the_same_path_elsewhere() {
+    let (simulator, elsewhere) = (start(1.0), start(1.0));
+    simulator.next(Exchange::Binance, Fault::Redirect { to: elsewhere.address() });
+    let client = builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
+    let url = format!("{}{KLINES}", simulator.url(Exchange::Binance));
+    let response = client.get(url).send().await.expect("an answer");
+    assert_eq!(response.status(), StatusCode::FOUND);
+    assert_eq!(response.headers()["location"], format!("{}{KLINES}", elsewhere.url(Exchange::Binance)));
+    assert_eq!(get(&simulator, Exchange::Binance, KLINES).await.status(), StatusCode::OK);
 }
