@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: a folder with a pipeline file in it, and the real binary that runs it.
 
 pub mod clickhouse;
+pub mod exchanges;
 pub mod kafka;
 pub mod postgres;
 pub mod proxy;
@@ -16,6 +17,8 @@ use rusqlite::{Connection, OpenFlags};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
 
 /// The time that rules are told: later than all rows of the tests.
 pub const NOW: &str = "2026-02-01T00:00:00Z";
@@ -41,10 +44,20 @@ pub fn workspace() -> PathBuf {
 /// The folder of the rules.
 pub fn guests() -> PathBuf {
     let guests = workspace().join("target/guests");
-    for name in ["validate", "dedup", "enrich"] {
+    for name in ["validate", "dedup", "enrich", "binance", "coinbase", "kraken"] {
         assert!(guests.join(format!("{name}.wasm")).is_file(), "run `cargo xtask guests` first");
     }
     guests
+}
+
+/// A component of the one world of a contract (`rule.wit`), out of the text of its core module.
+pub fn component(module: &str, contract: &str) -> Vec<u8> {
+    let mut module = wat::parse_str(module).unwrap();
+    let mut resolve = Resolve::default();
+    let package = resolve.push_file(workspace().join("wit").join(contract)).unwrap();
+    let world = resolve.select_world(&[package], None).unwrap();
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false).unwrap();
+    ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
 }
 
 /// A temporary folder for a pipeline and all of its files.
@@ -220,6 +233,16 @@ impl Running {
             }
             assert!(started.elapsed() < TIMEOUT, "the process does not come so far: {}", self.messages());
             std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until `done` says so, however long; the process must not end before.
+    pub fn wait_until_slow(&mut self, mut done: impl FnMut() -> bool) {
+        while !done() {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the process ended with {status}: {}", content(&mut self.stderr));
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 

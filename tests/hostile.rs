@@ -3,10 +3,7 @@
 
 use std::process::{Command, Stdio};
 
-use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
-
-use crate::harness::{Database, Folder, Outcome, integer, start, text, workspace};
+use crate::harness::{Database, Folder, Outcome, component, integer, start, text, workspace};
 
 /// The close on which the hostile rule misbehaves.
 const POISON: f64 = 666.0;
@@ -381,7 +378,7 @@ fn a_rule_with_functions_of_other_types_does_not_fit() {
 /// A component with the types of a rule, whose `describe` has this body and whose other functions trap.
 fn rule_that_describes_itself(body: &str, start: &str) -> Vec<u8> {
     let interface = "tidegate:rule/rule@0.1.0";
-    let mut module = wat::parse_str(format!(
+    let module = format!(
         r#"(module
             (memory (export "memory") 1)
             (func $deeper (result i32) (i32.add (call $deeper) (i32.const 1)))
@@ -392,13 +389,8 @@ fn rule_that_describes_itself(body: &str, start: &str) -> Vec<u8> {
             (func (export "{interface}#transform") (param i64 i32 i32 i32) (result i32) unreachable)
             (func (export "{interface}#remember") (param i32 i32 i32) unreachable)
             {start})"#
-    ))
-    .unwrap();
-    let mut contract = Resolve::default();
-    let package = contract.push_file(workspace().join("wit/rule.wit")).unwrap();
-    let world = contract.select_world(&[package], None).unwrap();
-    embed_component_metadata(&mut module, &contract, world, StringEncoding::UTF8, false).unwrap();
-    ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
+    );
+    component(&module, "rule.wit")
 }
 
 #[test]

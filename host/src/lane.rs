@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, Decoded, Partition, Position, RawBatch, Reject};
+use crate::clock::Clock;
 use crate::crash;
 use crate::dead_letter::DeadLetter;
 use crate::decode::Decoder;
@@ -23,6 +24,7 @@ use crate::pipeline_file::{self, BatchLimits, Loaded, Remember};
 use crate::rule::{Component, Slot, fit, warm};
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, Stored, Write};
+use crate::source::exchange::backfill::Backfill;
 use crate::source::{Next, Source, Start};
 use crate::summary::{DroppedBy, Progress, RejectedBy, RuleRun, Summary};
 
@@ -45,6 +47,10 @@ pub struct RunOptions {
     pub wait: bool,
     /// End when everything has been read, also where a source has no end of its own.
     pub until_end: bool,
+    /// Folder of what outlives the process and is no data: until when an exchange wants no requests.
+    pub state: PathBuf,
+    /// What of the past is wanted of the exchanges, instead of what comes.
+    pub backfill: Option<Arc<Backfill>>,
 }
 
 /// What a source or a sink needs to know beside the pipeline file.
@@ -52,12 +58,18 @@ pub struct RunOptions {
 pub struct Place<'a> {
     /// The folder of the pipeline file.
     pub folder: &'a Path,
+    /// See [`RunOptions::guests`].
+    pub guests: &'a Path,
+    /// See [`RunOptions::state`].
+    pub state: &'a Path,
     /// See [`RunOptions::instance`].
     pub instance: &'a str,
     /// Number of the lane, from 0.
     pub lane: usize,
     /// See [`RunOptions::until_end`].
     pub until_end: bool,
+    /// See [`RunOptions::backfill`].
+    pub backfill: Option<&'a Arc<Backfill>>,
     /// See [`RunOptions::wait`].
     pub patience: Patience,
 }
@@ -125,7 +137,8 @@ fn run_lane(
         )),
         other => other,
     })?;
-    Ok(lane.account.summary(&lane.rules))
+    let exchanges = lane.source.exchanges()?;
+    Ok(Summary { exchanges, ..lane.account.summary(&lane.rules) })
 }
 
 /// A loop's own things.
@@ -168,9 +181,12 @@ impl<'a> Lane<'a> {
         let pipeline = &loaded.pipeline;
         let place = Place {
             folder: &loaded.folder,
+            guests: &options.guests,
+            state: &options.state,
             instance: &options.instance,
             lane: number,
             until_end: options.until_end,
+            backfill: options.backfill.as_ref(),
             patience: Patience { forever: options.wait, shutdown: shutdown.clone() },
         };
         let decoder = Decoder::new(&pipeline.decode)?;
@@ -234,6 +250,7 @@ impl<'a> Lane<'a> {
         if let Some(header) = self.source.header() {
             self.decoder.set_header(header);
         }
+        self.remind_source()?;
         for Start { partition, position, .. } in starts {
             tracing::info!(topic = %partition.topic, partition = partition.number, "assigned");
             self.positions.insert(partition, position.unwrap_or_default());
@@ -284,9 +301,25 @@ impl<'a> Lane<'a> {
         let partitions: Vec<Partition> = self.positions.keys().cloned().collect();
         let starts = self.starts(&partitions)?;
         self.source.rewind(&starts)?;
+        self.remind_source()?;
         self.positions =
             starts.into_iter().map(|start| (start.partition, start.position.unwrap_or_default())).collect();
         Ok(())
+    }
+
+    /// Shows the rows of the sink to a source that goes on after them.
+    fn remind_source(&mut self) -> Result<()> {
+        let Lane { rules, decoder, sink, source, remember, .. } = self;
+        let schema = rules.last().map_or(decoder.schema(), Slot::schema);
+        let columns = source.remembers(&|name| schema.field_with_name(name).is_ok());
+        if columns.is_empty() {
+            return Ok(());
+        }
+        // The partitions of the output together are those of the one partition of such a source.
+        sink.read_back(0, &columns, remember, &mut |rows| {
+            source.remember(&rows);
+            Ok(())
+        })
     }
 
     /// Not at all the first time, then ever longer.
@@ -392,9 +425,7 @@ pub(crate) fn open_rules(loaded: &Loaded, components: &[Component], decoder: &De
 }
 
 pub(crate) fn clock_ms() -> i64 {
-    // A clock before 1970 or after the year 292,000,000 is no clock.
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    Clock::of_process().now_ms()
 }
 
 impl Decided {

@@ -7,6 +7,7 @@
 //! - [`source`]: where rows come from, with their positions
 //! - [`decode`]: bytes to columns; rows that do not decode
 //! - [`batch`]: the shapes that travel: rows as they came, rows as columns, rejected rows
+//! - `wasm`: components and calls under limits, for rules and adapters
 //! - [`rule`]: components: loading, limits, calls, checked answers
 //! - [`sink`]: where rows go, together with their positions
 //! - [`dead_letter`]: rejected rows with their original bytes and the reason
@@ -14,11 +15,13 @@
 //! - [`error`]: what stops a pipeline, and the exit code it means
 //! - [`summary`]: what a run has done
 //! - [`shutdown`]: stopping on signals
+//! - `clock`: the time, which tests of a day make faster
 //! - `crash`: named points at which tests end the process
 //! - [`cli`]: the commands
 
 pub mod batch;
 pub mod cli;
+mod clock;
 mod crash;
 pub mod dead_letter;
 pub mod decode;
@@ -31,3 +34,4 @@ pub mod shutdown;
 pub mod sink;
 pub mod source;
 pub mod summary;
+mod wasm;

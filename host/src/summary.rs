@@ -50,6 +50,30 @@ pub struct Summary {
     pub stopped: bool,
     /// The rules that ran.
     pub rules: Vec<RuleRun>,
+    /// The exchanges that were asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exchanges: Vec<ExchangeRun>,
+}
+
+/// An exchange that was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExchangeRun {
+    /// What the column `source` says.
+    pub exchange: String,
+    /// Requests that were sent.
+    pub requests: u64,
+    /// Tasks that failed, and were begun again.
+    pub failures: u64,
+    /// Candles that came, as far back as the ledger goes.
+    pub received: u64,
+    /// Candles in which nothing was traded.
+    pub quiet: u64,
+    /// Candles that did not come, and are asked for again.
+    pub absent: u64,
+    /// Candles that did not come although they were asked for with patience.
+    pub missing: u64,
+    /// Candles that came again with other values.
+    pub corrected: u64,
 }
 
 /// How many rows a rule rejected for one reason.
@@ -95,6 +119,7 @@ impl Summary {
                 None => self.rules.push(rule),
             }
         }
+        self.exchanges.extend(other.exchanges);
         self.read += other.read;
         self.written += other.written;
         self.rejected += other.rejected;

@@ -31,6 +31,8 @@ pub fn command(arguments: &Arguments) -> Result<()> {
         "tidegate",
         "--bin",
         "tidegate-bench",
+        "--bin",
+        "exchanges-simulator",
     ]);
     run(&mut build)?;
     let name = format!("release/tidegate-bench{}", std::env::consts::EXE_SUFFIX);

@@ -5,7 +5,7 @@
 //! often, so there are several rounds, each with a database of its own.
 //!
 //! From Kafka it is several hosts that share the partitions, and tests of the workspace are what runs: here longer. Into
-//! PostgreSQL, answers to COMMIT are lost beside that.
+//! PostgreSQL, answers to COMMIT are lost beside that. Exchanges are simulated, faster than time passes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -36,6 +36,9 @@ pub struct Arguments {
     /// How many rows the file has, for sqlite
     #[arg(long, default_value_t = 1_000_000)]
     pub rows: usize,
+    /// How many minutes the exchanges have, for exchange: a day takes a quarter of an hour
+    #[arg(long, default_value_t = 1_440)]
+    pub minutes: u32,
     /// Makes the moments of an earlier run [default: taken from the clock]
     #[arg(long)]
     pub seed: Option<u64>,
@@ -52,6 +55,8 @@ pub enum Pipeline {
     Timescale,
     /// From Kafka into ClickHouse, two processes in a group
     Clickhouse,
+    /// From three simulated exchanges that misbehave into a database, one process
+    Exchange,
 }
 
 /// What to do, and with what.
@@ -100,6 +105,7 @@ pub fn command(arguments: &Arguments) -> Result<()> {
             seed,
             &["clickhouse_faults::hosts_that_are_killed_at_random_lose_and_double_nothing_in_clickhouse"],
         ),
+        Pipeline::Exchange => tests(arguments, seed, &["exchange::exchanges_that_misbehave"]),
     }
 }
 
@@ -110,6 +116,7 @@ fn tests(arguments: &Arguments, seed: u64, names: &[&str]) -> Result<()> {
     let mut test = cargo();
     test.args(["test", "--quiet", "--workspace", "--test", "end_to_end", "--", "--nocapture"]).args(names);
     test.env("TIDEGATE_CHAOS_KILLS", arguments.kills.to_string());
+    test.env("TIDEGATE_CHAOS_MINUTES", arguments.minutes.to_string());
     test.env("TIDEGATE_CHAOS_CUTS", (2 * arguments.kills).to_string());
     run(test.env("TIDEGATE_CHAOS_SEED", seed.to_string()))
 }

@@ -176,8 +176,16 @@ fn write_by_sink(table: &Table<'_>, client: usize, rows: &Rows, before: usize) -
         unreachable!("it is one")
     };
     let patience = Patience { forever: false, shutdown: Shutdown::default() };
-    let place =
-        Place { folder: &table.loaded.folder, instance: "bench", lane: client, until_end: false, patience };
+    let place = Place {
+        folder: &table.loaded.folder,
+        guests: &table.loaded.folder,
+        state: &table.loaded.folder,
+        instance: "bench",
+        lane: client,
+        until_end: false,
+        backfill: None,
+        patience,
+    };
     let mut sink = TimescaleSink::open(config, &table.loaded.pipeline, &rows.schema, &place)?;
     let mut source = Source::open(&table.loaded.pipeline, &place)?;
     let partition = Partition { topic: "bench".into(), number: client as i32 };

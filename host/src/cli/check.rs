@@ -11,11 +11,12 @@ use crate::error::Result;
 use crate::kafka::Patience;
 use crate::lane::{self, Place, RunOptions};
 use crate::pipeline_file::finding::Finding;
-use crate::pipeline_file::{self, Loaded};
+use crate::pipeline_file::{self, Limits, Loaded};
 use crate::rule::{Component, Slot, fit};
 use crate::shutdown::Shutdown;
 use crate::sink::Sink;
 use crate::source::Source;
+use crate::source::exchange::plan::{self, Adapters};
 
 /// Check pipeline files without running them
 ///
@@ -74,7 +75,16 @@ fn servers(path: &Path, guests: &Path) -> (Vec<Finding>, u8) {
         sentences.iter().map(|sentence| loaded.finding(&[place], sentence)).collect()
     };
     let patience = Patience { forever: false, shutdown: Shutdown::default() };
-    let place = Place { folder: &loaded.folder, instance: "check", lane: 0, until_end: false, patience };
+    let place = Place {
+        folder: &loaded.folder,
+        guests,
+        state: &std::env::temp_dir(),
+        instance: "check",
+        lane: 0,
+        until_end: false,
+        backfill: None,
+        patience,
+    };
     let partitions = match Source::check(&loaded.pipeline, &place) {
         Ok(partitions) => partitions,
         Err(error) => return (found("source", &[error.to_string()]), error.code()),
@@ -124,5 +134,30 @@ fn file(path: &Path, guests: &Path) -> Vec<Finding> {
     }
     let descriptions: Vec<_> = descriptions.iter().map(Option::as_ref).collect();
     findings.extend(fit::rules(&loaded, &descriptions));
+    findings.extend(adapters(&loaded, guests));
+    findings
+}
+
+/// What is wrong with the adapters of exchanges, or what they do not know.
+fn adapters(loaded: &Loaded, guests: &Path) -> Vec<Finding> {
+    let Some(config) = loaded.pipeline.source.exchange() else { return Vec::new() };
+    let mut adapters = Adapters::default();
+    let mut findings = Vec::new();
+    for (index, exchange) in config.exchanges.iter().enumerate() {
+        let index = index.to_string();
+        let at = |key| ["source", "exchange", "exchanges", &index, key];
+        let path = plan::adapter_path(exchange, &loaded.folder, guests);
+        match adapters.load(&path, &Limits::from(&exchange.limits)) {
+            Ok(adapter) => {
+                if let Err((key, sentence)) = plan::fit(exchange, &config.timeframe, &adapter) {
+                    findings.push(loaded.finding(&at(key), &sentence));
+                }
+            }
+            Err(error) => {
+                let key = if exchange.component.is_some() { "component" } else { "exchange" };
+                findings.push(loaded.finding(&at(key), &error.to_string()));
+            }
+        }
+    }
     findings
 }

@@ -1,8 +1,10 @@
 //! The commands.
 
+mod backfill;
 mod check;
 mod completions;
 mod dlq;
+mod gaps;
 mod inspect;
 mod report;
 mod run;
@@ -54,6 +56,11 @@ struct Global {
     /// Without it: the folder `guests` beside the binary, or beside the binary's folder.
     #[arg(long, global = true, value_name = "DIR", env = "TIDEGATE_GUESTS")]
     guests: Option<PathBuf>,
+    /// Folder of what outlives a run and is no data, such as until when an exchange wants no requests
+    ///
+    /// Without it: `tidegate` in `$XDG_STATE_HOME`, or in `.local/state` of the user's home.
+    #[arg(long, global = true, value_name = "DIR", env = "TIDEGATE_STATE")]
+    state: Option<PathBuf>,
     /// How log lines are written to standard error
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log: LogFormat,
@@ -73,6 +80,8 @@ enum LogFormat {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Backfill(backfill::Arguments),
+    Gaps(gaps::Arguments),
     Check(check::Arguments),
     Inspect(inspect::Arguments),
     Dlq(dlq::Arguments),
@@ -84,6 +93,19 @@ impl Global {
     fn guests_folder(&self) -> PathBuf {
         self.guests.clone().unwrap_or_else(guests_beside_the_binary)
     }
+
+    fn state_folder(&self) -> PathBuf {
+        self.state.clone().unwrap_or_else(state_of_the_user)
+    }
+}
+
+/// Where a user's programs keep such things; beside temporary files for one without a home.
+fn state_of_the_user() -> PathBuf {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    variable("XDG_STATE_HOME")
+        .or_else(|| variable("HOME").map(|home| home.join(".local/state")))
+        .unwrap_or_else(std::env::temp_dir)
+        .join("tidegate")
 }
 
 /// `guests` beside the binary, or, as in a build, beside the binary's folder.
@@ -103,6 +125,8 @@ pub fn main() -> ExitCode {
     log(&global);
     let result = match command {
         Command::Run(arguments) => run::run(&global, &arguments),
+        Command::Backfill(arguments) => backfill::run(&global, &arguments),
+        Command::Gaps(arguments) => gaps::run(&global, &arguments),
         Command::Check(arguments) => check::run(&global, &arguments),
         Command::Inspect(arguments) => inspect::run(&global, &arguments),
         Command::Dlq(arguments) => dlq::run(&global, &arguments),

@@ -47,6 +47,16 @@ pub fn text(summary: &Summary) -> String {
         let sha256 = rule.sha256.get(..12).unwrap_or(&rule.sha256);
         result += &format!("rule {} ({sha256}): {:.0} ns a row\n", rule.rule, rule.ns_per_row);
     }
+    for run in &summary.exchanges {
+        let [requests, failures, received, quiet, absent, missing, corrected] =
+            [run.requests, run.failures, run.received, run.quiet, run.absent, run.missing, run.corrected]
+                .map(grouped);
+        result += &format!(
+            "{}: {requests} requests, {failures} failed; {received} candles received, {quiet} quiet, {absent} asked again, \
+             {missing} missing, {corrected} corrected\n",
+            run.exchange
+        );
+    }
     result
         + &format!(
             "{} read {} {} written + {} rejected + {} dropped + {} empty\n",

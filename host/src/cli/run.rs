@@ -63,6 +63,8 @@ pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
         instance: arguments.instance.clone().unwrap_or_else(host_name),
         wait: arguments.wait,
         until_end: arguments.until_end,
+        state: global.state_folder(),
+        backfill: None,
     };
     let shutdown = Shutdown::on_signals()?;
     let (pipelines, mut worst) = read(&arguments.files);

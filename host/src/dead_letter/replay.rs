@@ -121,9 +121,12 @@ pub fn run(
     };
     let place = Place {
         folder: &loaded.folder,
+        guests: &options.guests,
+        state: &options.state,
         instance: &options.instance,
         lane: 0,
         until_end: true,
+        backfill: None,
         patience: patience.clone(),
     };
     // Before the markers are looked for: what another replay has not committed until now, it never will.

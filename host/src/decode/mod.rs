@@ -21,7 +21,7 @@ use arrow_schema::{Field, Schema, SchemaRef};
 
 use crate::batch::{Batch, Decoded, Kind, Payload, RawBatch, RawRow, Reject, compacted};
 use crate::error::{Error, Result};
-use crate::pipeline_file::{Column, Columns, Decode, Format};
+use crate::pipeline_file::{Column, ColumnSet, Columns, Decode, Format};
 use column::{ColumnBuilder, Rows};
 
 /// A table of 64 columns is wider than any market data; the border to a rule allows no more.
@@ -102,6 +102,22 @@ pub fn ohlcv() -> Vec<Column> {
     ]
 }
 
+/// The columns of the built-in set `candles`.
+pub fn candles() -> Vec<Column> {
+    let column = |name: &str, kind, from: &[&str]| Column {
+        name: name.into(),
+        kind,
+        from: from.iter().map(|&alias| alias.into()).collect(),
+    };
+    let more = [
+        column("trades", Kind::Integer, &["count"]),
+        column("quote_volume", Kind::Float, &["quoteVolume"]),
+        column("vwap", Kind::Float, &[]),
+        column("revision", Kind::Integer, &[]),
+    ];
+    ohlcv().into_iter().chain(more).collect()
+}
+
 /// Decodes the rows of one pipeline.
 pub struct Decoder {
     format: Format,
@@ -119,7 +135,8 @@ impl Decoder {
     /// A decoder for a pipeline file's `decode`.
     pub fn new(decode: &Decode) -> Result<Decoder> {
         let columns = match &decode.columns {
-            Columns::Named(_) => ohlcv(),
+            Columns::Named(ColumnSet::Ohlcv) => ohlcv(),
+            Columns::Named(ColumnSet::Candles) => candles(),
             Columns::List(list) => list.clone(),
         };
         check_columns(&columns)?;

@@ -1,6 +1,7 @@
 //! What a pipeline file can say wrong although every key and type is right.
 
 mod database;
+mod exchange;
 mod kafka;
 
 use std::collections::HashMap;
@@ -26,6 +27,14 @@ const OHLCV: [(&str, Kind); 9] = [
     ("timeframe", Kind::Text),
 ];
 
+/// What the set `candles` has beside those.
+const CANDLES: [(&str, Kind); 4] = [
+    ("trades", Kind::Integer),
+    ("quote_volume", Kind::Float),
+    ("vwap", Kind::Float),
+    ("revision", Kind::Integer),
+];
+
 /// A rule costs an instance with its memory for every partition; nobody has needed more than 10.
 const RULES: usize = 32;
 
@@ -49,6 +58,7 @@ pub fn check(loaded: &Loaded) -> Vec<Finding> {
     check.rules(rules);
     check.ends();
     check.kafka();
+    check.exchanges();
     check.range(&["batch", "rows"], batch.rows as u64, 1, 1_000_000, "");
     check.range(&["batch", "bytes"], batch.bytes.0, 1, GIB, " bytes");
     check.range(&["remember", "rows"], remember.rows as u64, 0, 100_000_000, "");
@@ -59,6 +69,7 @@ pub fn check(loaded: &Loaded) -> Vec<Finding> {
 pub fn columns(columns: &Columns) -> Vec<(&str, Kind)> {
     match columns {
         Columns::Named(ColumnSet::Ohlcv) => OHLCV.to_vec(),
+        Columns::Named(ColumnSet::Candles) => OHLCV.into_iter().chain(CANDLES).collect(),
         Columns::List(list) => list.iter().map(|column| (column.name.as_str(), column.kind)).collect(),
     }
 }

@@ -6,6 +6,7 @@
 
 mod build;
 mod database;
+mod exchange;
 pub mod finding;
 mod interpolate;
 mod kafka;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::batch::Kind;
 pub use database::{ClickhouseSink, Hypertable, Insert, PartitionBy, TimescaleSink};
+pub use exchange::{AdapterLimits, Budget, Exchange, ExchangeSource, TIMEFRAMES, timeframe_ms};
 use finding::{Finding, Mark};
 pub use kafka::{
     Commit, Compression, Connection, DeadLetterTopic, Deleted, KafkaSink, KafkaSource, Mechanism, OPTIONS,
@@ -201,7 +203,7 @@ impl Pipeline {
     pub fn group(&self) -> String {
         match &self.source {
             Source::Kafka(source) => source.group(&self.name),
-            Source::File(_) => default_group(&self.name),
+            Source::File(_) | Source::Exchange(_) => default_group(&self.name),
         }
     }
 }
@@ -226,6 +228,8 @@ pub enum Source {
     File(FileSource),
     /// Topics of Kafka or Redpanda.
     Kafka(Box<KafkaSource>),
+    /// Closed candles of exchanges.
+    Exchange(Box<ExchangeSource>),
 }
 
 impl Source {
@@ -233,7 +237,15 @@ impl Source {
     pub fn kafka(&self) -> Option<&KafkaSource> {
         match self {
             Source::Kafka(kafka) => Some(kafka),
-            Source::File(_) => None,
+            Source::File(_) | Source::Exchange(_) => None,
+        }
+    }
+
+    /// The exchanges, if they are the source.
+    pub fn exchange(&self) -> Option<&ExchangeSource> {
+        match self {
+            Source::Exchange(exchange) => Some(exchange),
+            Source::File(_) | Source::Kafka(_) => None,
         }
     }
 }
@@ -305,6 +317,9 @@ pub enum Columns {
 pub enum ColumnSet {
     /// `timestamp`, `open`, `high`, `low`, `close`, `volume`, `source`, `symbol`, `timeframe`.
     Ohlcv,
+    /// Those of `ohlcv`, and what exchanges say beside them: `trades`, `quote_volume`, `vwap` (the volume-weighted
+    /// price), `revision`.
+    Candles,
 }
 
 /// A column of a row.
@@ -647,12 +662,13 @@ impl<'de> Deserialize<'de> for Columns {
             type Value = Columns;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`ohlcv` or a list of columns")
+                f.write_str("`ohlcv`, `candles` or a list of columns")
             }
 
             fn visit_str<E: de::Error>(self, name: &str) -> Result<Columns, E> {
                 match name {
                     "ohlcv" => Ok(Columns::Named(ColumnSet::Ohlcv)),
+                    "candles" => Ok(Columns::Named(ColumnSet::Candles)),
                     _ => Err(E::invalid_value(de::Unexpected::Str(name), &self)),
                 }
             }

@@ -194,7 +194,7 @@ fn unknown_keys_have_a_hint_and_all_are_found() {
     assert_eq!(
         findings("name: a\nsource: {}\nsink: 5\n"),
         [
-            "p.yaml:2:9: `source`: it needs one of the keys `file`, `kafka`",
+            "p.yaml:2:9: `source`: it needs one of the keys `file`, `kafka`, `exchange`",
             "p.yaml:3:7: `sink` must be one of `sqlite`, `file`, `kafka`, `timescale`, `clickhouse`, \
              `stdout`, but is the number 5",
         ]
@@ -205,7 +205,7 @@ fn unknown_keys_have_a_hint_and_all_are_found() {
 fn wrong_types_say_what_is_expected_and_what_is_there() {
     let text = good_and(
         "\
-decode: { format: jsn, columns: candles, constants: { source: [a] }, row: 5 }
+decode: { format: jsn, columns: bananas, constants: { source: [a] }, row: 5 }
 rules:
   - { name: 5, component: a, settings: [], limits: { memory: 64, call: 5 parsecs, file: xy } }
   - { component: b }
@@ -217,7 +217,7 @@ remember: []
         findings(text),
         [
             "p.yaml:6:19: `decode.format`: `jsn` is unknown; did you mean `json`?",
-            "p.yaml:6:33: `decode.columns` must be `ohlcv` or a list of columns, but is the text `candles`",
+            "p.yaml:6:33: `decode.columns` must be `ohlcv`, `candles` or a list of columns, but is the text `bananas`",
             "p.yaml:6:63: `decode.constants.source` must be a text, a number or a boolean, but is a list",
             "p.yaml:6:75: `decode.row` must be a size with a unit, such as `64MiB`, but is the number 5",
             "p.yaml:8:13: `rules[0].name` must be a text, but is the number 5; put it in quotes",

@@ -15,9 +15,7 @@ use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder, Buffer, NullBuffer};
 use super::bindings::exports::tidegate::rule::rule as wire;
 use super::component::Description;
 use crate::batch::Kind;
-
-/// The longest detail and the longest sentence of a rule that is kept: a person reads it.
-const DETAIL_BYTES_MAX: usize = 1024;
+use crate::wasm::cut;
 
 /// What a rule has decided, checked.
 #[derive(Debug, Clone)]
@@ -253,13 +251,4 @@ fn check_length(what: &str, actual: usize, expected: usize) -> Result<(), String
         return Ok(());
     }
     Err(format!("has {actual} {what}, expected {expected}"))
-}
-
-/// The first 1,024 bytes of a text, whole characters.
-pub fn cut(mut text: String) -> String {
-    if text.len() > DETAIL_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(DETAIL_BYTES_MAX));
-        text.push('…');
-    }
-    text
 }

@@ -1,6 +1,5 @@
-//! Rules: loading, limits, calls, checked answers. Only this module knows wasmtime.
+//! Rules: loading, limits, calls, checked answers.
 //!
-//! - `engine`: the one engine of the process and its clock
 //! - `component`: a file that has been checked, compiled and has described itself
 //! - `instance`: one instance for a rule and a partition: the calls, under limits
 //! - `columns`: Arrow columns to the contract's and back, every answer checked
@@ -10,11 +9,11 @@
 mod bindings;
 mod columns;
 mod component;
-mod engine;
 pub mod fit;
 mod instance;
 mod slot;
 
-pub use component::{Component, Description, InputColumn};
-pub use instance::{CallError, Instance};
+pub use crate::wasm::CallError;
+pub use component::{CONTRACT, Component, Description, InputColumn};
+pub use instance::Instance;
 pub use slot::{Applied, Slot, warm};

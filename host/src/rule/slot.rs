@@ -13,11 +13,12 @@ use arrow_select::filter::FilterBuilder;
 
 use super::columns::{Outcome, text_bytes};
 use super::component::{Component, Description};
-use super::instance::{CallError, Instance};
+use super::instance::Instance;
 use crate::batch::{Batch, Reject, compact, compacted};
 use crate::error::{Error, Result};
 use crate::pipeline_file::{self, Limits};
 use crate::sink::values::READ_BACK_ROWS;
+use crate::wasm::CallError;
 
 /// When more rows of one batch make a rule fail, it is not the rows: the pipeline stops instead of emptying itself
 /// into the dead letter. Each costs some twenty calls to find.

@@ -136,7 +136,7 @@ impl KafkaSink {
             reader_config(connection, place.folder, &format!("{}-read-back", default_group(&pipeline.name)));
         let positions = match pipeline.source {
             pipeline_file::Source::Kafka(_) => Positions::Group,
-            pipeline_file::Source::File(_) => {
+            pipeline_file::Source::File(_) | pipeline_file::Source::Exchange(_) => {
                 let mut own = reader.clone();
                 own.set("group.id", default_group(&pipeline.name));
                 let consumer = own.create_with_context(Asking::default());
@@ -411,7 +411,7 @@ impl KafkaSink {
         let metadata = match (&self.positions, source) {
             (Positions::Own(consumer), _) => consumer.group_metadata(),
             (Positions::Group, Source::Kafka(source)) => source.group_metadata(partitions),
-            (Positions::Group, Source::File { .. }) => None,
+            (Positions::Group, Source::File { .. } | Source::Exchange(_) | Source::Backfill(_)) => None,
         };
         metadata.ok_or_else(|| Error::Rewind("the group has given this lane's partitions to others".into()))
     }
@@ -427,7 +427,7 @@ impl KafkaSink {
             let committed = match (&self.positions, &*source) {
                 (Positions::Own(consumer), _) => consumer.commit(offsets, CommitMode::Sync),
                 (Positions::Group, Source::Kafka(source)) => source.commit(offsets, partitions),
-                (Positions::Group, Source::File { .. }) => Ok(()),
+                (Positions::Group, Source::File { .. } | Source::Exchange(_) | Source::Backfill(_)) => Ok(()),
             };
             match committed {
                 Ok(()) => return Ok(()),

@@ -44,8 +44,8 @@ pub fn key(
         };
     }
     let candle = ["source", "symbol", "timeframe", "timestamp"];
-    let is_ohlcv = matches!(columns, Columns::Named(ColumnSet::Ohlcv));
-    let key: &[&str] = if is_ohlcv && candle.into_iter().all(has) { &candle } else { &[] };
+    let is_named = matches!(columns, Columns::Named(ColumnSet::Ohlcv | ColumnSet::Candles));
+    let key: &[&str] = if is_named && candle.into_iter().all(has) { &candle } else { &[] };
     Ok(key.iter().map(|&name| name.to_owned()).collect())
 }
 

@@ -77,7 +77,16 @@ pub fn pipeline(sink: &str, dead_letter: Option<&str>) -> Pipeline {
 /// Opens the sink of a pipeline whose file is in `folder`.
 pub fn open_sink(pipeline: &Pipeline, folder: &Path) -> Result<Sink> {
     let patience = Patience { forever: false, shutdown: Shutdown::default() };
-    let place = Place { folder, instance: "test", lane: 0, until_end: false, patience };
+    let place = Place {
+        folder,
+        guests: folder,
+        state: folder,
+        instance: "test",
+        lane: 0,
+        until_end: false,
+        backfill: None,
+        patience,
+    };
     Sink::open(pipeline, &schema(), &standard_input(), &place)
 }
 

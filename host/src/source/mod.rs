@@ -1,14 +1,20 @@
 //! Where rows come from.
 
+pub mod exchange;
 pub mod file;
 mod kafka;
 
 use std::time::Duration;
 
+use arrow_array::RecordBatch;
+
 use crate::batch::{Partition, Position, RawBatch};
 use crate::error::{Error, Result};
 use crate::lane::Place;
 use crate::pipeline_file::{self, BatchLimits, Decode, Pipeline};
+use crate::summary::ExchangeRun;
+use exchange::ExchangeSource;
+use exchange::backfill::BackfillSource;
 use file::FileSource;
 use kafka::KafkaSource;
 
@@ -46,6 +52,10 @@ pub enum Source {
     },
     /// Topics of Kafka or Redpanda.
     Kafka(Box<KafkaSource>),
+    /// Closed candles of exchanges.
+    Exchange(Box<ExchangeSource>),
+    /// Candles of the past.
+    Backfill(Box<BackfillSource>),
 }
 
 /// What a source has next.
@@ -99,6 +109,13 @@ impl Source {
             pipeline_file::Source::Kafka(config) => {
                 KafkaSource::open(config, pipeline, place).map(|kafka| Source::Kafka(Box::new(kafka)))
             }
+            pipeline_file::Source::Exchange(_) => match place.backfill {
+                Some(wanted) => BackfillSource::open(pipeline, place, wanted)
+                    .map(|backfill| Source::Backfill(Box::new(backfill))),
+                None => {
+                    ExchangeSource::open(pipeline, place).map(|exchange| Source::Exchange(Box::new(exchange)))
+                }
+            },
         }
     }
 
@@ -106,7 +123,7 @@ impl Source {
     /// looked at: a pipe could be waited for.
     pub fn check(pipeline: &Pipeline, place: &Place<'_>) -> Result<Option<i32>> {
         match &pipeline.source {
-            pipeline_file::Source::File(_) => Ok(None),
+            pipeline_file::Source::File(_) | pipeline_file::Source::Exchange(_) => Ok(None),
             pipeline_file::Source::Kafka(config) => KafkaSource::check(config, place).map(Some),
         }
     }
@@ -121,6 +138,8 @@ impl Source {
                 Ok(file.next_batch()?.map(|raw| if raw.is_empty() { Next::Idle } else { Next::Batch(raw) }))
             }
             Source::Kafka(kafka) => kafka.receive(),
+            Source::Exchange(exchange) => exchange.receive(),
+            Source::Backfill(backfill) => backfill.receive(),
         }
     }
 
@@ -135,6 +154,11 @@ impl Source {
                 Ok(())
             }),
             Source::Kafka(kafka) => kafka.assign(starts),
+            Source::Exchange(exchange) => {
+                exchange.assign(starts);
+                Ok(())
+            }
+            Source::Backfill(backfill) => backfill.assign(starts),
         }
     }
 
@@ -143,13 +167,15 @@ impl Source {
         match self {
             Source::File { is_assigned, .. } => *is_assigned = false,
             Source::Kafka(kafka) => kafka.put_back(partitions),
+            Source::Exchange(exchange) => exchange.put_back(),
+            Source::Backfill(backfill) => backfill.put_back(),
         }
     }
 
     /// Gives partitions back.
     pub fn release(&mut self, partitions: &[Partition]) -> Result<()> {
         match self {
-            Source::File { .. } => Ok(()),
+            Source::File { .. } | Source::Exchange(_) | Source::Backfill(_) => Ok(()),
             Source::Kafka(kafka) => kafka.release(partitions),
         }
     }
@@ -163,13 +189,15 @@ impl Source {
             ))),
             Source::File { .. } => self.assign(starts),
             Source::Kafka(kafka) => kafka.rewind(starts),
+            Source::Exchange(exchange) => exchange.rewind(starts),
+            Source::Backfill(backfill) => backfill.assign(starts),
         }
     }
 
     /// For a sink that keeps the lane waiting: what the source must do to stay what it is.
     pub fn keep_alive(&mut self) -> Result<()> {
         match self {
-            Source::File { .. } => Ok(()),
+            Source::File { .. } | Source::Exchange(_) | Source::Backfill(_) => Ok(()),
             Source::Kafka(kafka) => kafka.keep_alive(),
         }
     }
@@ -181,7 +209,7 @@ impl Source {
     /// [`Error::Rewind`] when the group has given a partition to others, or does not answer.
     pub fn commit(&mut self, starts: &[Start]) -> Result<()> {
         match self {
-            Source::File { .. } => Ok(()),
+            Source::File { .. } | Source::Exchange(_) | Source::Backfill(_) => Ok(()),
             Source::Kafka(kafka) => kafka.commit_starts(starts),
         }
     }
@@ -192,6 +220,9 @@ impl Source {
         match self {
             Source::File { file, .. } => file.plan(),
             Source::Kafka(kafka) => kafka.plan(partition),
+            // What was planned cannot come again as it was; what the sink has of it is read back.
+            Source::Exchange(_) => None,
+            Source::Backfill(backfill) => backfill.plan(),
         }
     }
 
@@ -205,7 +236,7 @@ impl Source {
     /// Joins its group anew if it was replaced there; an error when another process has taken its place for good.
     pub fn check_member(&mut self) -> Result<()> {
         match self {
-            Source::File { .. } => Ok(()),
+            Source::File { .. } | Source::Exchange(_) | Source::Backfill(_) => Ok(()),
             Source::Kafka(kafka) => kafka.check_member(),
         }
     }
@@ -213,7 +244,7 @@ impl Source {
     /// How many partitions the source has, where it has more than one.
     pub fn partition_count(&self) -> Option<i32> {
         match self {
-            Source::File { .. } => None,
+            Source::File { .. } | Source::Exchange(_) | Source::Backfill(_) => None,
             Source::Kafka(kafka) => Some(kafka.partition_count()),
         }
     }
@@ -223,7 +254,32 @@ impl Source {
     pub fn header(&self) -> Option<&[u8]> {
         match self {
             Source::File { file, .. } => file.header(),
-            Source::Kafka(_) => None,
+            Source::Kafka(_) | Source::Exchange(_) | Source::Backfill(_) => None,
+        }
+    }
+
+    /// The columns of the sink's rows that say where to go on, of those that they have; none for a source whose
+    /// position says it.
+    pub fn remembers(&self, has: &dyn Fn(&str) -> bool) -> Vec<String> {
+        match self {
+            Source::File { .. } | Source::Kafka(_) | Source::Backfill(_) => Vec::new(),
+            Source::Exchange(exchange) => exchange.remembers(has).into_iter().map(str::to_owned).collect(),
+        }
+    }
+
+    /// Takes rows of the sink, with the columns of [`Source::remembers`], between [`Source::assign`] or
+    /// [`Source::rewind`] and [`Source::receive`].
+    pub fn remember(&mut self, rows: &RecordBatch) {
+        if let Source::Exchange(exchange) = self {
+            exchange.remember(rows);
+        }
+    }
+
+    /// Ends asking exchanges, and says how each was asked and what is known of its candles.
+    pub fn exchanges(&mut self) -> Result<Vec<ExchangeRun>> {
+        match self {
+            Source::Exchange(exchange) => exchange.finish(),
+            Source::File { .. } | Source::Kafka(_) | Source::Backfill(_) => Ok(Vec::new()),
         }
     }
 
@@ -231,7 +287,7 @@ impl Source {
     pub fn progress(&self) -> (u64, Option<u64>) {
         match self {
             Source::File { file, .. } => file.progress(),
-            Source::Kafka(_) => (0, None),
+            Source::Kafka(_) | Source::Exchange(_) | Source::Backfill(_) => (0, None),
         }
     }
 }

@@ -80,7 +80,9 @@ impl KafkaSink {
                 .committed_offsets(asked.clone(), ASK)
                 .map_err(|error| self.rewind("cannot ask for the position", &error))?,
             (Positions::Group, Source::Kafka(source)) => source.committed_of(asked)?,
-            (Positions::Group, Source::File { .. }) => return Ok(false),
+            (Positions::Group, Source::File { .. } | Source::Exchange(_) | Source::Backfill(_)) => {
+                return Ok(false);
+            }
         };
         let reached = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
             let found = committed.find_partition(element.topic(), element.partition());

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use wasmtime::{Config, Engine};
+use wasmtime::{Cache, CacheConfig, Config, Engine};
 
 use crate::error::{Error, Result};
 
@@ -43,6 +43,14 @@ fn config() -> Config {
         .wasm_memory64(false)
         // A rule has no async functions, and without them a call costs a third.
         .concurrency_support(false);
+    // What is compiled once is mapped in the next time: CCXT takes 14 s to compile. A machine without a folder for it
+    // compiles every time.
+    match Cache::new(CacheConfig::new()) {
+        Ok(cache) => {
+            config.cache(Some(cache));
+        }
+        Err(error) => tracing::debug!("compiled components are not kept: {error:#}"),
+    }
     config
 }
 
