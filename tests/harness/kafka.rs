@@ -222,7 +222,15 @@ impl Kafka {
     fn end_for(&self, isolation: &str, topic: &str) -> i64 {
         let consumer: BaseConsumer = self.config().set("isolation.level", isolation).create().unwrap();
         let metadata = consumer.fetch_metadata(Some(topic), ASK).unwrap();
-        let of = |partition: i32| consumer.fetch_watermarks(topic, partition, ASK).unwrap().1;
+        // A broker that has just come back leads its partitions a moment later.
+        let of = |partition: i32| {
+            let mut end = None;
+            wait_until("a partition has a leader", || {
+                end = consumer.fetch_watermarks(topic, partition, ASK).ok();
+                end.is_some()
+            });
+            end.unwrap().1
+        };
         metadata.topics()[0].partitions().iter().map(|partition| of(partition.id())).sum()
     }
 
