@@ -270,7 +270,7 @@ fn from_kafka(bench: &Bench, url: &str, server: Option<u32>, arguments: &Argumen
             let millions = made.counts.rows as f64 / 1e6;
             rates.push(made.counts.rows as f64 / seconds.max(1e-3));
             cpu.push((taken.cpu - idle.cpu) / millions);
-            server_cpu.push((taken.broker_cpu - idle.broker_cpu) / millions);
+            server_cpu.push((taken.server_cpu - idle.server_cpu) / millions);
             peak.push(taken.peak_mib as f64);
             eprintln!("bench: round {round}, {lanes} lanes: {:.0} rows/s, load {}", rates[round], load()?);
         }

@@ -3,10 +3,11 @@
 //! `cargo xtask bench` prints a table; the ratios are what counts, the nanoseconds are this machine's. `cargo xtask
 //! bench border` measures calls of rules alone, `path` the way from a file through three rules. What starts a broker
 //! takes minutes and runs only when it is asked for: `kafka`, `kafka-memory`, `kafka-recovery`, `timescale`,
-//! `clickhouse`.
+//! `clickhouse`. `exchange-parse`, `exchange-poll` and `exchange-backfill` are the host and simulated exchanges.
 
 mod border;
 mod clickhouse;
+mod exchange;
 mod kafka;
 mod path;
 mod timescale;
@@ -42,6 +43,12 @@ enum Part {
     Timescale(timescale::Arguments),
     /// Into ClickHouse: blocks beside buffers that were made before, and from a topic into a table
     Clickhouse(clickhouse::Arguments),
+    /// Pages of exchanges: an adapter's component, beside the same code compiled in
+    ExchangeParse,
+    /// What the host takes while it polls thousands of series
+    ExchangePoll(exchange::poll::Arguments),
+    /// Candles a second of the past, from exchanges without limits
+    ExchangeBackfill(exchange::backfill::Arguments),
     /// A program that was written by hand, as a process of its own
     #[command(hide = true)]
     KafkaClient(kafka::client::Arguments),
@@ -65,6 +72,9 @@ fn main() -> Result<()> {
         Some(Part::KafkaRecovery(arguments)) => kafka::recovery::run(&arguments),
         Some(Part::Timescale(arguments)) => timescale::run(&arguments),
         Some(Part::Clickhouse(arguments)) => clickhouse::run(&arguments),
+        Some(Part::ExchangeParse) => exchange::parse::run(),
+        Some(Part::ExchangePoll(arguments)) => exchange::poll::run(&arguments),
+        Some(Part::ExchangeBackfill(arguments)) => exchange::backfill::run(&arguments),
         Some(Part::KafkaClient(_)) => unreachable!("it has run"),
     }
 }

@@ -124,7 +124,7 @@ impl Runs {
         let folder = TempDir::new()?;
         let route = Route::new(cluster, from)?;
         let mut command = self.program.command(cluster, &route, &folder, self.clients)?;
-        let Taken { cpu, broker_cpu, others, .. } = process::run(&mut command, cluster.process_id())?;
+        let Taken { cpu, server_cpu, others, .. } = process::run(&mut command, cluster.process_id())?;
         // The group has read everything, so this is the cost of starting and of ending.
         let start = process::run(&mut command, cluster.process_id())?;
         let seen = cluster.read(&route.to)?;
@@ -145,7 +145,7 @@ impl Runs {
         self.rates.push(counts.rows as f64 / seen.time.as_secs_f64());
         self.cpu.push((cpu - start.cpu) / millions);
         self.start_cpu.push(start.cpu);
-        self.broker_cpu.push(broker_cpu / millions);
+        self.broker_cpu.push(server_cpu / millions);
         self.others.push(others);
         route.delete(cluster).context("the topics of a run stay")
     }
