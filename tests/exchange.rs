@@ -104,8 +104,8 @@ fn whatever_an_answer_is_the_candles_come_in_the_end() {
     for fault in faults_of_answers {
         exchanges.iter().for_each(|(exchange, _)| simulator.next(*exchange, fault));
     }
-    let summary = run_until(&folder, &simulator, START_MS + 10 * MINUTE_MS);
-    let end_ms = START_MS + 6 * MINUTE_MS;
+    let summary = run_until(&folder, &simulator, START_MS + 20 * MINUTE_MS);
+    let end_ms = START_MS + 8 * MINUTE_MS;
     let wrong = faults(&simulator, &exchanges, &stored(&folder), START_MS - 119 * MINUTE_MS, end_ms);
     assert_eq!((wrong, summary["rejected"].as_u64()), (nothing(), Some(0)));
     for (exchange, _) in exchanges {
