@@ -117,6 +117,13 @@ pub struct Candle {
     pub vwap: Option<f64>,
 }
 
+impl Candle {
+    /// Whether nothing was traded: by the number of trades where the exchange says it, else by the volume.
+    pub fn is_quiet(&self) -> bool {
+        self.trades.map_or(self.volume == 0.0, |trades| trades == 0)
+    }
+}
+
 /// One step towards candles.
 #[derive(Debug)]
 pub enum Step {

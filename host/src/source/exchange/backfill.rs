@@ -376,8 +376,7 @@ impl BackfillSource {
             }
             next_ms = open_ms + if is_candle { timeframe_ms } else { 0 };
         }
-        let was_quiet = |candle: &&Candle| candle.trades.map_or(candle.volume == 0.0, |trades| trades == 0);
-        let quiet_rows = page.candles.iter().filter(was_quiet).count() as u64;
+        let quiet_rows = page.candles.iter().filter(|candle| candle.is_quiet()).count() as u64;
         report.quiet += quiet_rows;
         report.received += page.candles.len() as u64 - quiet_rows;
     }

@@ -301,8 +301,7 @@ impl Series {
     }
 
     fn note_received(&mut self, candle: &Candle, settings: &Settings) {
-        let is_quiet = candle.trades.map_or(candle.volume == 0.0, |trades| trades == 0);
-        let state = if is_quiet { State::NoTrades } else { State::Received };
+        let state = if candle.is_quiet() { State::NoTrades } else { State::Received };
         self.ledger.note(candle.open_ms / settings.timeframe_ms, state);
     }
 
