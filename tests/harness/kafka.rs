@@ -222,16 +222,8 @@ impl Kafka {
     fn end_for(&self, isolation: &str, topic: &str) -> i64 {
         let consumer: BaseConsumer = self.config().set("isolation.level", isolation).create().unwrap();
         let metadata = consumer.fetch_metadata(Some(topic), ASK).unwrap();
-        // A broker that has just come back leads its partitions a moment later.
-        let of = |partition: i32| {
-            let mut end = None;
-            wait_until("a partition has a leader", || {
-                end = consumer.fetch_watermarks(topic, partition, ASK).ok();
-                end.is_some()
-            });
-            end.unwrap().1
-        };
-        metadata.topics()[0].partitions().iter().map(|partition| of(partition.id())).sum()
+        let partitions = metadata.topics()[0].partitions().iter();
+        partitions.map(|partition| partition_end(&consumer, topic, partition.id())).sum()
     }
 
     /// The offsets that a group has committed for a topic.
@@ -466,5 +458,15 @@ impl Pipeline {
 
 pub fn ends(kafka: &Kafka, topic: &str, partitions: i32) -> Vec<i64> {
     let consumer: BaseConsumer = kafka.config().create().unwrap();
-    (0..partitions).map(|partition| consumer.fetch_watermarks(topic, partition, ASK).unwrap().1).collect()
+    (0..partitions).map(|partition| partition_end(&consumer, topic, partition)).collect()
+}
+
+/// A broker that has just come back leads its partitions a moment later, so it is asked until it answers.
+fn partition_end(consumer: &BaseConsumer, topic: &str, partition: i32) -> i64 {
+    let mut end = None;
+    wait_until("a partition has a leader", || {
+        end = consumer.fetch_watermarks(topic, partition, ASK).ok();
+        end.is_some()
+    });
+    end.unwrap().1
 }
