@@ -16,11 +16,14 @@
 //! | settings with units such as `5m` | [`Duration`] |
 //! | something kept for each series | [`PerSeries`] |
 //! | unit tests | [`BatchBuilder`], [`Instance`], [`Outcome::verdicts`] |
+//! | tests that run natively and in the component | `fixture` (not in WebAssembly) |
 //! | an exchange adapter | [`exchange`] |
 
 mod batch_builder;
 mod column;
 pub mod exchange;
+#[cfg(not(target_family = "wasm"))]
+pub mod fixture;
 mod instance;
 mod outcome;
 mod row;
