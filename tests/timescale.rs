@@ -522,7 +522,7 @@ fn the_shipped_pipeline_has_the_expected_outcome() {
     let pipelines = workspace().join("pipelines");
     let case =
         |name: &str| std::fs::read_to_string(pipelines.join("timescale.cases/day").join(name)).unwrap();
-    let rows = case("rows.jsonl");
+    let rows = case("input.jsonl");
     own.kafka.send("ohlcv-validated", &[], rows.lines().map(|line| (0, None, Some(line.as_bytes()))));
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.arg("run").arg(pipelines.join("timescale.yaml")).args(["--until-end", "--json"]);

@@ -39,6 +39,8 @@ pub fn command(arguments: &Arguments) -> Result<()> {
         ("quickstart.cases/day/rejected.jsonl", QUICKSTART.rejects()),
         ("validate.cases/day/summary.json", VALIDATE.summary()),
         ("validate.cases/day/rejected.jsonl", VALIDATE.rejects()),
+        ("load.cases/day/summary.json", LOAD.summary()),
+        ("load.cases/day/rejected.jsonl", LOAD.rejects()),
     ] {
         let path = folder.join(name);
         if arguments.check {
@@ -426,25 +428,37 @@ pub fn write_rows(path: &Path, rows: usize) -> Result<()> {
     Ok(())
 }
 
-/// In the form of the summary that `tidegate run --json` writes.
 /// What must come of the sample in a pipeline.
 struct Case {
     pipeline: &'static str,
-    /// Whether its `validate` looks at jumps of the price.
-    with_jumps: bool,
+    rules: Rules,
 }
 
-const QUICKSTART: Case = Case { pipeline: "quickstart", with_jumps: true };
-const VALIDATE: Case = Case { pipeline: "validate", with_jumps: false };
+/// The rules of a pipeline.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rules {
+    /// None: rows are decoded and no more.
+    None,
+    /// All three; `validate` does not look at jumps of the price.
+    WithoutJumps,
+    /// All three; `validate` looks at jumps of the price.
+    WithJumps,
+}
+
+const QUICKSTART: Case = Case { pipeline: "quickstart", rules: Rules::WithJumps };
+const VALIDATE: Case = Case { pipeline: "validate", rules: Rules::WithoutJumps };
+const LOAD: Case = Case { pipeline: "load", rules: Rules::None };
 
 impl Case {
     fn fate(&self, fault: &Fault) -> Fate {
-        match fault.fate {
-            Fate::Rejected(_, "price_jump") if !self.with_jumps => Fate::Written,
-            fate => fate,
+        match (fault.fate, self.rules) {
+            (Fate::Rejected("decode", _) | Fate::Tombstone, _) | (_, Rules::WithJumps) => fault.fate,
+            (_, Rules::None) | (Fate::Rejected(_, "price_jump"), Rules::WithoutJumps) => Fate::Written,
+            (fate, Rules::WithoutJumps) => fate,
         }
     }
 
+    /// In the form of the summary that `tidegate run --json` writes.
     fn summary(&self) -> Vec<u8> {
         let mut rejected: BTreeMap<(&str, &str), usize> = BTreeMap::new();
         for fault in &FAULTS {
@@ -455,15 +469,17 @@ impl Case {
         let with = |fate: Fate| FAULTS.iter().filter(|fault| self.fate(fault) == fate).count();
         let right = DAY_MINUTES * SERIES.len();
         let by = |((rule, reason), count)| json!({ "rule": rule, "reason": reason, "count": count });
+        let dropped = with(Fate::Dropped);
+        let dropped_by = if dropped > 0 { json!([{ "rule": "dedup", "count": dropped }]) } else { json!([]) };
         let summary: Value = json!({
             "pipeline": self.pipeline,
             "read": right + FAULTS.len(),
             "written": right + with(Fate::Written),
             "rejected": rejected.values().sum::<usize>(),
-            "dropped": with(Fate::Dropped),
+            "dropped": dropped,
             "tombstones": with(Fate::Tombstone),
             "rejected_by": rejected.into_iter().map(by).collect::<Vec<_>>(),
-            "dropped_by": [{ "rule": "dedup", "count": with(Fate::Dropped) }],
+            "dropped_by": dropped_by,
         });
         format!("{summary:#}\n").into_bytes()
     }

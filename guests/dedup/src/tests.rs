@@ -505,3 +505,8 @@ proptest! {
         prop_assert_eq!(whole, parts);
     }
 }
+
+#[test]
+fn the_fixtures_pass() {
+    tidegate_guest::fixture::check::<Dedup>("fixtures");
+}

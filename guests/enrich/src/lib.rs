@@ -254,4 +254,9 @@ mod tests {
             ["exchange", "exchange_country", "exchange_kind", "base", "quote", "validated_at"]
         );
     }
+
+    #[test]
+    fn the_fixtures_pass() {
+        tidegate_guest::fixture::check::<Enrich>("fixtures");
+    }
 }

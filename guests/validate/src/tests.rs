@@ -446,3 +446,8 @@ fn the_description_is_complete() {
         assert!(description.settings.contains(&format!("\"{setting}\"")), "{setting}");
     }
 }
+
+#[test]
+fn the_fixtures_pass() {
+    tidegate_guest::fixture::check::<Validate>("fixtures");
+}

@@ -9,6 +9,7 @@ mod inspect;
 mod report;
 mod run;
 mod schema;
+mod test;
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
@@ -84,6 +85,7 @@ enum Command {
     Gaps(gaps::Arguments),
     Check(check::Arguments),
     Inspect(inspect::Arguments),
+    Test(test::Arguments),
     Dlq(dlq::Arguments),
     Schema(schema::Arguments),
     Completions(completions::Arguments),
@@ -122,13 +124,14 @@ fn guests_beside_the_binary() -> PathBuf {
 /// Runs the command that the command line names.
 pub fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
-    log(&global);
+    log(&global, &command);
     let result = match command {
         Command::Run(arguments) => run::run(&global, &arguments),
         Command::Backfill(arguments) => backfill::run(&global, &arguments),
         Command::Gaps(arguments) => gaps::run(&global, &arguments),
         Command::Check(arguments) => check::run(&global, &arguments),
         Command::Inspect(arguments) => inspect::run(&global, &arguments),
+        Command::Test(arguments) => test::run(&global, &arguments),
         Command::Dlq(arguments) => dlq::run(&global, &arguments),
         Command::Schema(arguments) => schema::run(&global, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),
@@ -142,8 +145,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn log(global: &Global) {
-    let level = if global.quiet { LevelFilter::ERROR } else { LevelFilter::INFO };
+fn log(global: &Global, command: &Command) {
+    let level = match command {
+        _ if global.quiet => LevelFilter::ERROR,
+        // A case starts and ends a pipeline, and its verdict is what matters.
+        Command::Test(_) => LevelFilter::WARN,
+        _ => LevelFilter::INFO,
+    };
     let lines = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_ansi(std::io::stderr().is_terminal())

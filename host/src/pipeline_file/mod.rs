@@ -4,14 +4,14 @@
 //! [`read`] goes from the file's text to a tree with places ([`tree`], [`interpolate`]), from the tree to
 //! these types ([`build`]), and says what is wrong with their meaning ([`meaning`]).
 
-mod build;
+pub(crate) mod build;
 mod database;
 mod exchange;
 pub mod finding;
-mod interpolate;
+pub(crate) mod interpolate;
 mod kafka;
 pub mod meaning;
-mod tree;
+pub(crate) mod tree;
 
 use std::fmt;
 use std::io::Read;
@@ -125,7 +125,7 @@ pub fn component_path(folder: &Path, guests: &Path, component: &str) -> PathBuf 
     }
 }
 
-fn read_text(path: &Path) -> Result<String, Finding> {
+pub(crate) fn read_text(path: &Path) -> Result<String, Finding> {
     let cannot = |error: std::io::Error| {
         let reason = match error.kind() {
             std::io::ErrorKind::NotFound => "there is no such file".into(),

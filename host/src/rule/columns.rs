@@ -96,7 +96,7 @@ impl<'a> Lent<'a> {
 }
 
 /// Bits from bit 0 of byte 0: as Arrow has them unless the column is a slice that starts within a byte.
-fn bits(buffer: &BooleanBuffer) -> Cow<'_, [u8]> {
+pub(super) fn bits(buffer: &BooleanBuffer) -> Cow<'_, [u8]> {
     let bytes = buffer.len().div_ceil(8);
     if buffer.offset().is_multiple_of(8) {
         let start = buffer.offset() / 8;
@@ -159,7 +159,8 @@ pub fn check(answer: wire::Outcome, description: &Description, rows: usize) -> R
     Ok(Outcome { rejected, kept: kept.finish(), dropped: answer.dropped.len() as u64, columns })
 }
 
-fn array(
+/// A column of an answer, checked.
+pub(super) fn array(
     values: wire::ValuesResult,
     present: Option<Vec<u8>>,
     kind: Kind,
