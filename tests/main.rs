@@ -3,8 +3,10 @@
 #![allow(missing_docs, reason = "tests")]
 
 mod bad_input;
+mod cases;
 mod clickhouse;
 mod clickhouse_faults;
+mod diff;
 mod dlq;
 mod exchange;
 mod exchange_adapters;

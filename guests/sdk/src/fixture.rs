@@ -48,12 +48,12 @@ pub struct Fixture {
     #[serde(default)]
     pub remember: Vec<Map<String, Value>>,
     /// The rows, in their order.
+    #[serde(deserialize_with = "rows")]
     pub rows: Vec<Row>,
 }
 
 /// A row, and what must come of it.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(try_from = "WrittenRow")]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     /// The columns that the rule reads; one that is absent has no value.
     pub input: Map<String, Value>,
@@ -101,7 +101,7 @@ impl TryFrom<WrittenRow> for Row {
             }
             (None, None, Some(true)) => Some(Expected::Dropped),
             (None, None, Some(false)) => return Err("`dropped` is true or not there"),
-            _ => return Err("a row has one of `out`, `rejected` and `dropped`, but this one has several"),
+            _ => return Err("it has several of `out`, `rejected` and `dropped`, of which a row has one"),
         };
         if detail.is_some() {
             return Err("`detail` stands beside `rejected`");
@@ -550,6 +550,15 @@ fn time(ms: i64) -> Value {
 
 fn milliseconds(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
+}
+
+/// The rows of a fixture; what is wrong with one is said with its number.
+fn rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Row>, D::Error> {
+    let rows = Vec::<WrittenRow>::deserialize(deserializer)?.into_iter().enumerate();
+    rows.map(|(index, row)| {
+        Row::try_from(row).map_err(|what| D::Error::custom(format!("`rows[{index}]`: {what}")))
+    })
+    .collect()
 }
 
 fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {

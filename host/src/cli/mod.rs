@@ -3,6 +3,7 @@
 mod backfill;
 mod check;
 mod completions;
+mod diff;
 mod dlq;
 mod gaps;
 mod inspect;
@@ -86,6 +87,7 @@ enum Command {
     Check(check::Arguments),
     Inspect(inspect::Arguments),
     Test(test::Arguments),
+    Diff(diff::Arguments),
     Dlq(dlq::Arguments),
     Schema(schema::Arguments),
     Completions(completions::Arguments),
@@ -132,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&global, &arguments),
         Command::Inspect(arguments) => inspect::run(&global, &arguments),
         Command::Test(arguments) => test::run(&global, &arguments),
+        Command::Diff(arguments) => diff::run(&global, &arguments),
         Command::Dlq(arguments) => dlq::run(&global, &arguments),
         Command::Schema(arguments) => schema::run(&global, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),
@@ -209,7 +212,7 @@ mod tests {
             let examples = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
             assert!(examples.starts_with("EXAMPLES:"), "{}", command.get_name());
         }
-        for command in ["run", "check", "inspect", "completions"] {
+        for command in ["run", "check", "inspect", "diff", "completions"] {
             assert_eq!(Cli::try_parse_from(["tidegate", command]).unwrap_err().exit_code(), 2, "{command}");
         }
         for action in ["list", "show", "replay"] {

@@ -3,6 +3,7 @@
 pub mod exchange;
 pub mod file;
 mod kafka;
+pub mod tail;
 
 use std::time::Duration;
 
