@@ -8,7 +8,7 @@ use serde_json::Value;
 use tidegate::pipeline_file::Limits;
 use tidegate::rule::{Component, fixture as component_fixture};
 use tidegate_guest::Rule;
-use tidegate_guest::fixture::{Fixture, native_answers};
+use tidegate_guest::fixture::{Fixture, SECTION, native_answers};
 
 use crate::harness::{Folder, NOW, Outcome, RULES, guests, start, tidegate, workspace};
 
@@ -233,6 +233,18 @@ fn a_case_that_is_wrong_is_said_in_one_sentence() {
 }
 
 #[test]
+fn a_case_has_its_rows_in_the_format_of_the_pipeline() {
+    let folder = Folder::new();
+    let columns = "columns: [ { name: price, type: float }, { name: symbol, type: text } ]";
+    folder.pipeline("none.csv", &format!("decode: {{ format: csv, {columns} }}\nsink: stdout\n"));
+    folder.write("p.cases/two/input.csv", "symbol,price\nBTC/USD,1.5\nETH/USD,x\n");
+    folder.write("p.cases/two/rows.jsonl", "{\"symbol\":\"BTC/USD\",\"price\":1.5}\n");
+    let reject = "{\"offset\":2,\"rule\":\"decode\",\"reason\":\"wrong_type\"}\n";
+    folder.write("p.cases/two/rejected.jsonl", reject);
+    assert_eq!(stdout(&tidegate(&folder, &["test", "p.yaml"]), 0), ["ok p/two", "1 passed"]);
+}
+
+#[test]
 fn paths_that_cannot_be_tested_are_refused() {
     let folder = Folder::new();
     let refused = |arguments: &[&str], words: &str| tidegate(&folder, arguments).refused(2, words);
@@ -356,7 +368,6 @@ fn the_report_is_one_that_ci_reads() {
 
 /// A component with fixtures in itself.
 fn with_fixtures(component: &Path, fixtures: &str) -> Vec<u8> {
-    const NAME: &str = "tidegate:fixtures";
     let leb128 = |mut number: usize| {
         let mut bytes = Vec::new();
         while number >= 128 {
@@ -366,8 +377,8 @@ fn with_fixtures(component: &Path, fixtures: &str) -> Vec<u8> {
         bytes.push(number as u8);
         bytes
     };
-    let mut section = leb128(NAME.len());
-    section.extend_from_slice(NAME.as_bytes());
+    let mut section = leb128(SECTION.len());
+    section.extend_from_slice(SECTION.as_bytes());
     section.extend_from_slice(fixtures.as_bytes());
     let mut bytes = std::fs::read(component).unwrap();
     bytes.push(0);

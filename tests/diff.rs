@@ -11,7 +11,7 @@ use crate::harness::{Folder, NOW, guests, tidegate, workspace};
 fn candles() -> String {
     let candle = |row: u64| {
         let (timestamp, high) = (1_767_571_200_000 + row / 2 * 60_000, if row % 10 == 9 { 1 } else { 12 });
-        let symbol = if row % 2 == 0 { "BTC/USDT" } else { "BTCUSDT" };
+        let symbol = if row.is_multiple_of(2) { "BTC/USDT" } else { "BTCUSDT" };
         format!(
             r#"{{"timestamp":{timestamp},"open":10,"high":{high},"low":9,"close":11,"volume":5,"source":"binance","symbol":"{symbol}","timeframe":"1m"}}"#
         )
@@ -103,6 +103,24 @@ fn a_candidate_is_compared_over_the_last_rows_of_another_file_after_the_rules_be
     };
     assert_eq!(rows(&[]), 100);
     assert_eq!(rows(&["--input", "more.jsonl", "--rows", "10"]), 1);
+}
+
+#[test]
+fn the_last_rows_of_a_file_have_its_header() {
+    let folder = Folder::new();
+    folder.write("new.wasm", std::fs::read(guests().join("validate.wasm")).unwrap());
+    let rows: String =
+        (0..5_000).map(|row| format!("binance,BTC/USDT,1m,{},1,2,1,2,5\n", row * 60_000)).collect();
+    folder.write("in.csv", format!("source,symbol,timeframe,timestamp,open,high,low,close,volume\n{rows}"));
+    let rules = "rules: [ { name: second, component: validate, settings: { earliest: 1970-01-03 } } ]\n";
+    folder.pipeline(
+        "in.csv",
+        &format!("decode: {{ format: csv }}\n{rules}sink: stdout\nbatch: {{ rows: 100 }}\n"),
+    );
+    let outcome = tidegate(&folder, &[DIFF, &["--rule", "second", "--rows", "250", "--json"]].concat());
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let found: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!((&found["rows"], &found["differing"]), (&250.into(), &0.into()));
 }
 
 #[test]

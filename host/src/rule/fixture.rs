@@ -7,7 +7,9 @@ use arrow_array::types::{Float64Type, Int64Type, TimestampMillisecondType, UInt3
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::{Field, Schema};
 use tidegate_guest as guest;
-use tidegate_guest::fixture::{Expected, Failure, Fixture, Inputs, check_remembers, refused_settings};
+use tidegate_guest::fixture::{
+    Expected, Failure, Fixture, Inputs, SECTION, check_remembers, refused_settings,
+};
 use wasmparser::{Parser, Payload};
 
 use super::bindings::exports::tidegate::rule::rule as wire;
@@ -16,9 +18,6 @@ use super::component::{Component, Description};
 use super::instance::Instance;
 use crate::batch::Kind;
 use crate::pipeline_file::Limits;
-
-/// The custom section of a component in which its fixtures are: a JSON object of names and fixtures.
-const SECTION: &str = "tidegate:fixtures";
 
 /// Runs a fixture and compares.
 ///
