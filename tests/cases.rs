@@ -242,6 +242,15 @@ fn a_case_has_its_rows_in_the_format_of_the_pipeline() {
     let reject = "{\"offset\":2,\"rule\":\"decode\",\"reason\":\"wrong_type\"}\n";
     folder.write("p.cases/two/rejected.jsonl", reject);
     assert_eq!(stdout(&tidegate(&folder, &["test", "p.yaml"]), 0), ["ok p/two", "1 passed"]);
+
+    folder.pipeline("none.parquet", &format!("decode: {{ format: parquet }}\n{RULES}sink: stdout\n"));
+    let input = folder.path("p.cases/two/input.parquet");
+    crate::formats::write_parquet(&input, &crate::formats::candles(0, 50));
+    for name in ["rows.jsonl", "rejected.jsonl"] {
+        std::fs::remove_file(folder.path(&format!("p.cases/two/{name}"))).unwrap();
+    }
+    folder.write("p.cases/two/summary.json", r#"{ "read": 50, "written": 50 }"#);
+    assert_eq!(stdout(&tidegate(&folder, &["test", "p.yaml"]), 0), ["ok p/two", "1 passed"]);
 }
 
 #[test]

@@ -121,6 +121,12 @@ fn the_last_rows_of_a_file_have_its_header() {
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     let found: Value = serde_json::from_str(&outcome.stdout).unwrap();
     assert_eq!((&found["rows"], &found["differing"]), (&250.into(), &0.into()));
+
+    crate::formats::write_parquet(&folder.path("in.parquet"), &crate::formats::candles(0, 50));
+    folder.pipeline("in.parquet", &format!("decode: {{ format: parquet }}\n{rules}sink: stdout\n"));
+    let outcome = tidegate(&folder, &[DIFF, &["--rule", "second", "--rows", "20", "--json"]].concat());
+    let found: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!((&found["rows"], &found["differing"]), (&20.into(), &0.into()));
 }
 
 #[test]

@@ -18,7 +18,7 @@ const DATABASE: &str = "sink: { sqlite: { path: out.db } }\n";
 /// 2026-01-05T00:00:00Z
 const START_MS: i64 = 1_767_571_200_000;
 
-struct Candle {
+pub struct Candle {
     timestamp: i64,
     open: f64,
     high: f64,
@@ -39,7 +39,7 @@ impl Candle {
 }
 
 /// Candles of BTC/USDT on Binance, from the minute `first` on.
-fn candles(first: i64, count: i64) -> Vec<Candle> {
+pub fn candles(first: i64, count: i64) -> Vec<Candle> {
     let candle = |minute: i64| {
         // A third has no exact decimal form, so every digit has to arrive.
         let close = 93_000.0 + minute as f64 / 3.0;
@@ -94,7 +94,7 @@ fn csv(candles: &[Candle]) -> Vec<u8> {
 
 const CSV_HEADER: &str = "timestamp,open,high,low,close,volume,source,symbol,timeframe\n";
 
-fn write_parquet(path: &Path, candles: &[Candle]) {
+pub fn write_parquet(path: &Path, candles: &[Candle]) {
     let floats = |value: fn(&Candle) -> f64| -> ArrayRef {
         Arc::new(Float64Array::from_iter_values(candles.iter().map(value)))
     };

@@ -34,6 +34,9 @@ pub const SECTION: &str = "tidegate:fixtures";
 /// The most rows of a fixture, and the most that it remembers: as many as a pipeline hands over at once.
 const ROWS_MAX: usize = 10_000;
 
+/// What of a detail is compared: as much as the host keeps.
+const DETAIL_BYTES_MAX: usize = 1024;
+
 /// How much of a difference is shown: what comes after it is of the same kind.
 const LINES_MAX: usize = 20;
 
@@ -587,13 +590,21 @@ fn answers(outcome: &Outcome, description: &Description, rows: &Batch) -> Vec<Ex
     for reject in &outcome.rejected {
         answers[reject.row as usize] = Expected::Rejected {
             reason: description.reasons[reject.reason as usize].clone(),
-            detail: Some(reject.detail.clone()),
+            detail: Some(kept_detail(&reject.detail)),
         };
     }
     for row in &outcome.dropped {
         answers[*row as usize] = Expected::Dropped;
     }
     answers
+}
+
+/// A detail as the host keeps it: whole, or its beginning and `…`.
+fn kept_detail(detail: &str) -> String {
+    match detail.len() > DETAIL_BYTES_MAX {
+        true => format!("{}…", &detail[..detail.floor_char_boundary(DETAIL_BYTES_MAX)]),
+        false => detail.to_owned(),
+    }
 }
 
 /// What a fixture says of a row, in the form of [`answers`].

@@ -184,7 +184,9 @@ fn compare(global: &Global, arguments: &Arguments, loaded: &Loaded, index: usize
             kept = earlier.apply(partition, now_ms, kept, &mut |_, _, _| Ok(()))?.kept;
         }
         let apply = |rule: &mut Slot| rule.apply(partition, now_ms, kept.clone(), &mut |_, _, _| Ok(()));
-        let (one, other) = (Answer::new(apply(&mut rule)?), Answer::new(apply(&mut candidate)?));
+        let one = apply(&mut rule).map_err(|error| error.in_context("the current version"))?;
+        let other = apply(&mut candidate).map_err(|error| error.in_context("the candidate"))?;
+        let (one, other) = (Answer::new(one), Answer::new(other));
         found.add(raw, &kept, &one, &other, &columns);
     }
     Ok(found)

@@ -45,7 +45,7 @@ const SURROUNDINGS_ARE_WRONG: u8 = 3;
 const EXIT_CODES: &str = "\
 EXIT CODES:
   0    done; also when one signal asked to stop
-  1    failed while data was flowing
+  1    failed while data was flowing; of `test` and `diff`: something differs
   2    a pipeline file, a component or the command line is wrong
   3    the surroundings are wrong: a missing input, a locked database
   130  stopped by a second SIGINT; 143 by a second SIGTERM";
