@@ -348,10 +348,10 @@ fn text(rule: &str, found: &Differences) -> String {
             .collect();
         text += &format!("{topic}/{partition}@{offset} {}\n", key.join(" "));
         for (sign, side) in [('-', current), ('+', candidate)] {
-            let detail = side.detail.as_ref().map_or_else(String::new, |detail| format!(": {detail}"));
-            let values: Vec<String> =
-                side.values.iter().map(|(name, value)| format!(" {name} {value}")).collect();
-            text += &format!("{sign} {}{detail}{}\n", side.verdict, values.join(""));
+            let values = side.values.iter().map(|(name, value)| format!("{name} {value}"));
+            let more = values.chain(side.detail.clone()).collect::<Vec<_>>().join(", ");
+            let colon = if more.is_empty() { "" } else { ": " };
+            text += &format!("{sign} {}{colon}{more}\n", side.verdict);
         }
     }
     match found.differing - found.samples.len() as u64 {
