@@ -15,7 +15,7 @@
 //! component. Both read, compare and report with the functions here, so that they cannot disagree about a file.
 //!
 //! A value of a float that JSON has no number for is the text `NaN`, `Infinity` or `-Infinity`; a timestamp is RFC 3339
-//! text or a number of milliseconds since 1970.
+//! text in UTC or a number of milliseconds since 1970.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,6 +26,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::ser::Formatter;
 use serde_json::{Map, Value, json};
 
+use crate::exchange::{parse_rfc3339, rfc3339};
 use crate::{Batch, Column, Description, Instance, Kind, Outcome, Rule, describe};
 
 /// The custom section of a component in which its fixtures can be: a JSON object of names and fixtures.
@@ -471,7 +472,7 @@ fn cell(value: &Value, kind: Kind) -> Result<Option<Cell>, String> {
     let cell = match (kind, value) {
         (_, Value::Null) => return Ok(None),
         (Kind::Integer | Kind::Timestamp, Value::Number(number)) => number.as_i64().map(Cell::Integer),
-        (Kind::Timestamp, Value::String(text)) => milliseconds(text).map(Cell::Integer),
+        (Kind::Timestamp, Value::String(text)) => parse_rfc3339(text).map(Cell::Integer),
         (Kind::Float, Value::Number(number)) => number.as_f64().map(Cell::Float),
         (Kind::Float, Value::String(text)) => match text.as_str() {
             "NaN" => Some(Cell::Float(f64::NAN)),
@@ -551,11 +552,8 @@ fn float(value: f64) -> Value {
 
 /// As RFC 3339 text, or as the number where such a text has no year for it.
 fn time(ms: i64) -> Value {
-    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| json!(ms), |time| json!(time.to_string()))
-}
-
-fn milliseconds(text: &str) -> Option<i64> {
-    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
+    let text = rfc3339(ms);
+    if parse_rfc3339(&text) == Some(ms) { json!(text) } else { json!(ms) }
 }
 
 /// The rows of a fixture; what is wrong with one is said with its number.

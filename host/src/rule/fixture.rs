@@ -63,20 +63,22 @@ pub fn run_embedded(bytes: &[u8], component: &Component, limits: &Limits) -> Res
 /// # Errors
 /// One sentence about the file or the section.
 pub fn embedded(bytes: &[u8]) -> Result<BTreeMap<String, Fixture>, String> {
+    let mut data: Option<&[u8]> = None;
     // Modules and components inside have sections of their own, which are not the component's.
-    let mut depth = 0;
+    let mut depth = 0_u32;
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(|error| format!("it is no component: {error}"))? {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
-            Payload::End(_) => depth -= 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            // A later one stands in the place of an earlier one.
             Payload::CustomSection(section) if depth == 0 && section.name() == SECTION => {
-                return serde_json::from_slice(section.data())
-                    .map_err(|error| format!("its section `{SECTION}` is wrong: {error}"));
+                data = Some(section.data());
             }
             _ => {}
         }
     }
-    Ok(BTreeMap::new())
+    let Some(data) = data else { return Ok(BTreeMap::new()) };
+    serde_json::from_slice(data).map_err(|error| format!("its section `{SECTION}` is wrong: {error}"))
 }
 
 /// What a rule says about itself, in the words of the crate for rules.
@@ -249,6 +251,8 @@ mod tests {
         assert_eq!(embedded(&section(b"{}")).unwrap().len(), 0);
         let one = embedded(&section(br#"{"a": {"rows": []}}"#)).unwrap();
         assert_eq!(one.keys().collect::<Vec<_>>(), ["a"]);
+        let two = [section(br#"{"a": 1}"#), section(br#"{"b": {"rows": []}}"#)[8..].to_vec()].concat();
+        assert_eq!(embedded(&two).unwrap().keys().collect::<Vec<_>>(), ["b"]);
         let wrong = embedded(&section(br#"{"a": {"row": []}}"#)).unwrap_err();
         assert!(
             wrong.starts_with("its section `tidegate:fixtures` is wrong: unknown field `row`"),
