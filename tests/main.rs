@@ -19,6 +19,7 @@ mod hostile;
 mod kafka;
 mod kafka_faults;
 mod kill;
+mod kit;
 mod quickstart;
 mod timescale;
 mod timescale_faults;

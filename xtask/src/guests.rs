@@ -1,25 +1,17 @@
 //! `cargo xtask guests`: every guest crate becomes a component, and with `--with ccxt` CCXT too (`ccxt.rs`).
 //!
-//! A guest is a core module for `wasm32-unknown-unknown` (it imports nothing, so it needs no WASI), which
-//! `wit-component` turns into a component. Not every machine has the standard library of that target, so there
-//! are three ways to come by it; [`Way::choose`] takes the first that this machine has.
+//! How a crate becomes a component, and the ways to the target for it, are in the crate `kit`, as for the projects of
+//! users.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use wit_component::{ComponentEncoder, DecodedWasm};
+use tidegate_kit::component;
+use tidegate_kit::rust::{DEBIAN_PACKAGES, TARGET, Way};
 
-use crate::{Missing, apt_install, cargo, ccxt, output, root, run, rustc, target_folder, write_if_changed};
-
-const TARGET: &str = "wasm32-unknown-unknown";
-/// Debian's compiler that can build its own standard library for WebAssembly, and that library's source.
-const DEBIAN_PACKAGES: [&str; 2] = ["rustc-web", "rust-web-src"];
-const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
-/// The workspace's `rust-version`: (major, minor).
-const NEEDED_RUSTC: (u32, u32) = (1, 95);
+use crate::{Missing, apt_install, cargo, ccxt, output, root, run, target_folder, write_if_changed};
 
 /// Arguments of `cargo xtask guests`.
 #[derive(Debug, Default, clap::Args)]
@@ -51,25 +43,11 @@ struct Guest {
     for_tests: bool,
 }
 
-/// Where the standard library of the target comes from.
-#[derive(Debug, PartialEq, Eq)]
-enum Way {
-    /// The toolchain has it.
-    Installed,
-    /// The toolchain has its source.
-    FromSource,
-    /// Debian's compiler has its source.
-    Debian {
-        /// The linker; Debian's compiler does not bring one.
-        linker: PathBuf,
-    },
-}
-
 /// Builds the guests and says what it did.
 pub fn command(arguments: &Arguments) -> Result<()> {
     let started = Instant::now();
     let guests = find(arguments.tests)?;
-    let way = Way::choose()?;
+    let way = choose()?;
     eprintln!("guests: {}", way.description());
     build(&guests, &way)?;
     let out = arguments.out.clone().unwrap_or_else(|| target_folder().join("guests"));
@@ -115,85 +93,22 @@ fn makes_cdylib(package: &Value) -> bool {
     targets.flat_map(|target| target["crate_types"].as_array()).flatten().any(|kind| kind == "cdylib")
 }
 
-impl Way {
-    /// The first way that this machine has; installs Debian's packages when that needs nobody's consent.
-    fn choose() -> Result<Way> {
-        let library = output(Command::new(rustc()).args(["--print", "target-libdir", "--target", TARGET]))?;
-        if Path::new(&library).is_dir() {
-            return Ok(Way::Installed);
+/// The first way to the target that this machine has; installs Debian's packages when that needs nobody's consent.
+fn choose() -> Result<Way> {
+    match Way::find() {
+        Err(tidegate_kit::Error::Missing { .. }) if apt_install(&DEBIAN_PACKAGES)? => {
+            Ok(Way::find().map_err(missing)?)
         }
-        let sysroot = PathBuf::from(output(Command::new(rustc()).args(["--print", "sysroot"]))?);
-        if sysroot.join("lib/rustlib/src/rust/library/Cargo.lock").is_file() {
-            return Ok(Way::FromSource);
-        }
-        let linker = sysroot.join("lib/rustlib").join(host()?).join("bin/rust-lld");
-        if !linker.is_file() {
-            return Err(nothing_fits(&format!("`{}` does not exist", linker.display())));
-        }
-        let is_ready = debian_is_ready() || (apt_install(&DEBIAN_PACKAGES)? && debian_is_ready());
-        if !is_ready {
-            return Err(nothing_fits(&format!(
-                "`{DEBIAN_RUSTC}` with the source of its standard library is not there"
-            )));
-        }
-        let version = output(Command::new(DEBIAN_RUSTC).arg("--version"))?;
-        if parse_version(&version).is_none_or(|version| version < NEEDED_RUSTC) {
-            let (major, minor) = NEEDED_RUSTC;
-            return Err(nothing_fits(&format!(
-                "`{DEBIAN_RUSTC}` is {version}, and {major}.{minor} is needed"
-            )));
-        }
-        Ok(Way::Debian { linker })
-    }
-
-    fn description(&self) -> &'static str {
-        match self {
-            Way::Installed => "the toolchain has wasm32-unknown-unknown",
-            Way::FromSource => "the standard library of wasm32-unknown-unknown is built from rust-src",
-            Way::Debian { .. } => {
-                "the standard library of wasm32-unknown-unknown is built with Debian's rustc-web and rust-web-src"
-            }
-        }
-    }
-
-    /// Makes cargo build this way.
-    fn apply(&self, command: &mut Command) {
-        if *self != Way::Installed {
-            // The option is unstable, and the compilers here are stable ones.
-            command.env("RUSTC_BOOTSTRAP", "1").arg("-Zbuild-std=std,panic_abort");
-        }
-        if let Way::Debian { linker } = self {
-            command.env("RUSTC", DEBIAN_RUSTC).env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
-        }
+        found => Ok(found.map_err(missing)?),
     }
 }
 
-fn nothing_fits(why: &str) -> anyhow::Error {
-    Missing(format!(
-        "this machine cannot build for {TARGET} ({why}); run one of\n    rustup target add {TARGET}\n    \
-         rustup component add rust-src\n    apt-get install {}",
-        DEBIAN_PACKAGES.join(" ")
-    ))
-    .into()
-}
-
-/// The triple of this machine.
-fn host() -> Result<String> {
-    let answer = output(Command::new(rustc()).arg("-vV"))?;
-    let host = answer.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.context("`rustc -vV` does not name its host")?.to_owned())
-}
-
-/// Whether Debian's compiler and the source of its standard library are installed.
-fn debian_is_ready() -> bool {
-    let sysroot = output(Command::new(DEBIAN_RUSTC).args(["--print", "sysroot"]));
-    sysroot.is_ok_and(|sysroot| Path::new(&sysroot).join("lib/rustlib/src/rust/library/Cargo.lock").is_file())
-}
-
-/// `rustc 1.96.0 (…)` is (1, 96).
-fn parse_version(answer: &str) -> Option<(u32, u32)> {
-    let mut numbers = answer.split(' ').nth(1)?.split('.');
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+/// What the kit says is missing is missing here too.
+fn missing(error: tidegate_kit::Error) -> anyhow::Error {
+    match error {
+        error @ tidegate_kit::Error::Missing { .. } => Missing(error.to_string()).into(),
+        error => error.into(),
+    }
 }
 
 fn build_folder() -> PathBuf {
@@ -203,15 +118,8 @@ fn build_folder() -> PathBuf {
 /// Builds the core modules.
 fn build(guests: &[Guest], way: &Way) -> Result<()> {
     for guest in guests {
-        let mut command = cargo();
-        // A crate that is an `rlib` too would not be optimised at link time.
-        command.args(["rustc", "--quiet", "--package", &guest.package, "--lib", "--crate-type", "cdylib"]);
-        command.args(["--profile", "guest", "--target", TARGET, "--target-dir"]).arg(build_folder());
-        // Flags for this machine's processor mean nothing to WebAssembly.
-        command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
-        // Columns are what vector instructions are for.
-        command.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-Ctarget-feature=+simd128");
-        way.apply(&mut command);
+        let mut command = way.cargo_rustc(&guest.package, "guest", &[]);
+        command.arg("--target-dir").arg(build_folder()).current_dir(root());
         run(&mut command)?;
     }
     Ok(())
@@ -222,12 +130,9 @@ fn componentize(guest: &Guest) -> Result<Vec<u8>> {
     let file = format!("{}.wasm", guest.package.replace('-', "_"));
     let core = build_folder().join(TARGET).join("guest").join(file);
     let module = std::fs::read(&core).with_context(|| format!("cannot read {}", core.display()))?;
-    let component = ComponentEncoder::default()
-        .validate(true)
-        .module(&module)
-        .and_then(|encoder| encoder.encode())
-        .map_err(|error| anyhow::anyhow!("guest `{}` does not become a component: {error:?}", guest.name))?;
-    if !guest.for_tests && !exports_something(&component) {
+    let component =
+        component::from_core(&module).with_context(|| format!("guest `{}` is no component", guest.name))?;
+    if !guest.for_tests && !component::exports_something(&component) {
         bail!(
             "guest `{}` exports neither a rule nor an adapter; the crate must call `tidegate_guest::export!` or \
              `tidegate_guest::export_adapter!`",
@@ -237,26 +142,9 @@ fn componentize(guest: &Guest) -> Result<Vec<u8>> {
     Ok(component)
 }
 
-fn exports_something(component: &[u8]) -> bool {
-    match wit_component::decode(component) {
-        Ok(DecodedWasm::Component(resolve, world)) => !resolve.worlds[world].exports.is_empty(),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_version_is_read_from_what_rustc_says() {
-        assert_eq!(
-            parse_version("rustc 1.96.0 (1234567 2026-05-25) (built from a source tarball)"),
-            Some((1, 96))
-        );
-        assert_eq!(parse_version("rustc 1.63.0"), Some((1, 63)));
-        assert_eq!(parse_version("something else"), None);
-    }
 
     #[test]
     fn the_guests_of_the_workspace_are_found_and_the_sdk_is_not() {
@@ -265,12 +153,5 @@ mod tests {
             assert!(names.iter().any(|name| name == guest), "{names:?}");
         }
         assert!(!names.iter().any(|name| name == "sdk"), "{names:?}");
-    }
-
-    #[test]
-    fn what_is_missing_is_named_with_the_commands_that_install_it() {
-        let text = nothing_fits("`/usr/bin/rustc` is not there").to_string();
-        assert!(text.contains("rustup target add wasm32-unknown-unknown"), "{text}");
-        assert!(text.contains("apt-get install rustc-web rust-web-src"), "{text}");
     }
 }

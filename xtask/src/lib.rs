@@ -1,7 +1,6 @@
 //! The project's chores. Each module is one command of `cargo xtask`, or what several of them need; the tests of
 //! the workspace call some of them as functions.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,6 +14,7 @@ pub mod clickhouse;
 pub mod detached;
 pub mod guests;
 pub mod kafka;
+pub mod kit;
 pub mod lint;
 pub mod packages;
 pub mod postgres;
@@ -76,11 +76,6 @@ pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
-}
-
-/// The compiler that the cargo that runs this uses.
-fn rustc() -> OsString {
-    std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())
 }
 
 /// Runs a command to its end; another exit code than 0 is an error.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::guests::{self, Extra};
-use crate::{cargo, ccxt, kafka, packages, run};
+use crate::{cargo, ccxt, kafka, kit, packages, run};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, Default, clap::Args)]
@@ -34,8 +34,13 @@ pub fn command(arguments: &Arguments) -> Result<()> {
     let started = Instant::now();
     run(cargo().args(["test", "--workspace", "--no-run", "--quiet"]))?;
     let build_s = started.elapsed().as_secs_f64();
+
+    let started = Instant::now();
+    kit::prepare()?;
+    let kit_s = started.elapsed().as_secs_f64();
     eprintln!(
-        "test: {kafka_s:.1} s for kafka, {guests_s:.1} s for the guests, {build_s:.1} s to build host and tests"
+        "test: {kafka_s:.1} s for kafka, {guests_s:.1} s for the guests, {build_s:.1} s to build host and tests, \
+         {kit_s:.1} s for the kit"
     );
 
     let mut tests = cargo();

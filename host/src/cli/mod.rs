@@ -1,12 +1,14 @@
 //! The commands.
 
 mod backfill;
+mod build;
 mod check;
 mod completions;
 mod diff;
 mod dlq;
 mod gaps;
 mod inspect;
+mod new;
 mod report;
 mod run;
 mod schema;
@@ -88,6 +90,8 @@ enum Command {
     Inspect(inspect::Arguments),
     Test(test::Arguments),
     Diff(diff::Arguments),
+    New(new::Arguments),
+    Build(build::Arguments),
     Dlq(dlq::Arguments),
     Schema(schema::Arguments),
     Completions(completions::Arguments),
@@ -135,6 +139,8 @@ pub fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(&global, &arguments),
         Command::Test(arguments) => test::run(&global, &arguments),
         Command::Diff(arguments) => diff::run(&global, &arguments),
+        Command::New(arguments) => new::run(&arguments),
+        Command::Build(arguments) => build::run(&global, &arguments),
         Command::Dlq(arguments) => dlq::run(&global, &arguments),
         Command::Schema(arguments) => schema::run(&global, &arguments),
         Command::Completions(arguments) => completions::run(&arguments),
@@ -168,6 +174,13 @@ fn log(global: &Global, command: &Command) {
 /// Writes an error for people. A closed standard error leaves nobody to tell.
 fn complain(error: &Error) {
     drop(writeln!(std::io::stderr(), "tidegate: {error}"));
+}
+
+impl From<tidegate_kit::Error> for Error {
+    fn from(error: tidegate_kit::Error) -> Error {
+        let text = error.to_string();
+        if error.is_of_the_machine() { Error::Surroundings(text) } else { Error::Files(text) }
+    }
 }
 
 /// Writes findings, each in a line that starts with its place, as editors expect.
