@@ -350,7 +350,8 @@ fn components_that_are_no_rule_are_named_with_what_they_are() {
     );
     wasm_is_refused(
         r#"(component (instance $rule) (export "tidegate:rule/rule@9.0.0" (instance $rule)))"#,
-        "was built for `tidegate:rule/rule@9.0.0`, but this host speaks `tidegate:rule/rule@0.1.0`",
+        "was built for `tidegate:rule/rule@9.0.0`, but this host speaks `tidegate:rule/rule@0.1.0`; build it again \
+         with `tidegate build`",
     );
 }
 

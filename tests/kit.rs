@@ -315,7 +315,12 @@ fn an_exchange_adapter_is_made_built_and_tested() {
     assert_eq!(built.code, Some(0), "{}", built.stderr);
     assert!(built.stdout.starts_with("my-exchange 0.1.0: ./my-exchange.wasm ("), "{}", built.stdout);
     let inspected = tidegate(&folder, &["inspect", "my-exchange/my-exchange.wasm"]);
+    assert!(inspected.stdout.contains("exchange   my_exchange (my-exchange)"), "{}", inspected.stdout);
     assert!(inspected.stdout.contains("hosts      api.example.com"), "{}", inspected.stdout);
+    let mut tests = Command::new("cargo");
+    tests.args(["test", "--quiet"]).env("CARGO_TARGET_DIR", workspace().join("target/kit"));
+    let tested = start(tests.current_dir(folder.path("my-exchange"))).finish();
+    assert!(tested.stdout.contains("1 passed"), "{} {}", tested.stdout, tested.stderr);
 }
 
 #[test]

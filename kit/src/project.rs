@@ -11,7 +11,9 @@ use crate::{Error, Result, sdk};
 static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/templates");
 
 /// Stands in the templates for the project's name.
-const PLACEHOLDER: &str = "NAME";
+const NAME_PLACEHOLDER: &str = "PROJECT_NAME";
+/// Stands there for the id of an exchange, which has no `-`.
+const ID_PLACEHOLDER: &str = "PROJECT_ID";
 
 /// The folder of a project's fixtures.
 const FIXTURES: &str = "fixtures";
@@ -95,7 +97,8 @@ pub fn create(folder: &Path, kind: Kind, language: Language, name: &str) -> Resu
         return Err(Error::NotEmpty { folder: folder.to_owned() });
     }
     for (path, text) in sdk::files_of(&TEMPLATES, template) {
-        sdk::write(&folder.join(path), &text.replace(PLACEHOLDER, name))?;
+        let text = text.replace(NAME_PLACEHOLDER, name).replace(ID_PLACEHOLDER, &name.replace('-', "_"));
+        sdk::write(&folder.join(path), &text)?;
     }
     if kind == Kind::Rule {
         for (path, text) in sdk::files_of(&TEMPLATES, FIXTURES) {
@@ -194,7 +197,7 @@ mod tests {
             assert_eq!(Language::of(folder.path()).unwrap(), language);
             for (path, text) in sdk::files_below(folder.path()) {
                 let is_of_the_project = !path.starts_with("sdk") && !path.starts_with("Cargo.lock");
-                assert!(!(is_of_the_project && text.contains(PLACEHOLDER)), "{}", path.display());
+                assert!(!(is_of_the_project && text.contains("PROJECT_")), "{}", path.display());
             }
             assert!(
                 std::fs::read_to_string(folder.path().join("README.md"))

@@ -79,16 +79,28 @@ fn manifest(text: &str) -> String {
     let workspace = &workspace["workspace"];
     // They are about how the SDK itself is developed.
     manifest.remove("lints");
-    for (section, inherited) in
-        [("package", "package"), ("dependencies", "dependencies"), ("dev-dependencies", "dependencies")]
-    {
-        if let Some(Value::Table(table)) = manifest.get_mut(section) {
-            for (key, value) in table.iter_mut() {
-                inherit(value, || &workspace[inherited][key.as_str()]);
-            }
+    if let Some(Value::Table(package)) = manifest.get_mut("package") {
+        for (key, value) in package.iter_mut() {
+            inherit(value, || &workspace["package"][key.as_str()]);
         }
     }
+    inherit_dependencies(&mut manifest, &workspace["dependencies"]);
     toml::to_string(&manifest).expect("what was TOML can be written as TOML")
+}
+
+/// Writes out what the tables of dependencies inherit, also those for some targets only.
+fn inherit_dependencies(manifest: &mut Table, workspace: &Value) {
+    for (section, table) in manifest.iter_mut() {
+        let Value::Table(table) = table else { continue };
+        if section.ends_with("dependencies") {
+            for (name, dependency) in table.iter_mut() {
+                inherit(dependency, || &workspace[name.as_str()]);
+            }
+        } else if section == "target" {
+            let targets = table.iter_mut().filter_map(|(_, target)| target.as_table_mut());
+            targets.for_each(|target| inherit_dependencies(target, workspace));
+        }
+    }
 }
 
 /// Puts the workspace's value where there is `{ workspace = true, … }`, with the other keys there.
@@ -232,6 +244,15 @@ mod tests {
             inherited("x = { workspace = true, optional = true }", "x = '1'"),
             "[x]\nversion = \"1\"\noptional = true\n"
         );
+    }
+
+    #[test]
+    fn dependencies_of_some_targets_are_inherited_too() {
+        let text = "[target.'cfg(not(target_family = \"wasm\"))'.dependencies]\njiff.workspace = true\n";
+        let written: Table = manifest(text).parse().unwrap();
+        let workspace: Table = WORKSPACE.parse().unwrap();
+        let dependencies = &written["target"]["cfg(not(target_family = \"wasm\"))"]["dependencies"];
+        assert_eq!(dependencies["jiff"], workspace["workspace"]["dependencies"]["jiff"]);
     }
 
     #[test]

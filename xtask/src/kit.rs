@@ -2,28 +2,31 @@
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use tidegate_kit::{Kind, Language};
 
 use crate::{output, target_folder, tidegate_binary};
 
-/// Builds a project of each language once, below `target/kit`; the binary must be built.
+/// Fills the caches below `target/kit` and those of npm and pip; the binary must be built.
 pub fn prepare() -> Result<()> {
     let folder = target_folder().join("kit");
     std::fs::create_dir_all(&folder)?;
-    for language in ["rust", "javascript", "python"] {
-        let project = folder.join(language);
-        let tidegate = || {
-            let mut command = Command::new(tidegate_binary());
-            // Tests share what this compiles.
-            command.current_dir(&folder).env("CARGO_TARGET_DIR", &folder);
-            command
-        };
+    for language in [Language::Javascript, Language::Python] {
+        let project = folder.join(language.name());
         if !project.exists() {
-            let new = ["new", "rule", "warm", "--lang", language, "--folder", language];
-            output(tidegate().args(new))?;
+            tidegate_kit::create(&project, Kind::Rule, language, "warm")?;
         }
-        let built = output(tidegate().args(["--quiet", "build", language]))?;
-        eprintln!("kit: {built}");
+        tidegate_kit::prepare(&project, &|line| eprintln!("kit: {line}"))?;
     }
+    let project = folder.join(Language::Rust.name());
+    if project.exists() {
+        // One of an earlier version would compile other packages.
+        std::fs::remove_dir_all(&project).with_context(|| format!("cannot remove {}", project.display()))?;
+    }
+    tidegate_kit::create(&project, Kind::Rule, Language::Rust, "warm")?;
+    let mut build = Command::new(tidegate_binary());
+    // Tests share what this compiles.
+    build.args(["--quiet", "build"]).current_dir(&project).env("CARGO_TARGET_DIR", &folder);
+    eprintln!("kit: {}", output(&mut build)?);
     Ok(())
 }

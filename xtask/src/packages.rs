@@ -78,7 +78,7 @@ const FOR_POSTGRES: [Need; 1] = [Need {
     homebrew: &["postgresql@17"],
 }];
 
-/// For the engine of ClickHouse, which comes from PyPI.
+/// For the engine of ClickHouse and for rules in Python, whose tools come from PyPI.
 const FOR_CLICKHOUSE: [Need; 1] = [Need {
     name: "Python 3 with venv",
     is_there: has_python,
@@ -94,7 +94,7 @@ const FOR_OLD_CLICKHOUSE: [Need; 1] = [Need {
     homebrew: &[],
 }];
 
-/// For the component of CCXT, which is JavaScript.
+/// For the component of CCXT and for rules in JavaScript.
 const FOR_NODE: [Need; 1] = [Need {
     name: "Node.js 18 or newer with npm",
     is_there: has_node,

@@ -96,12 +96,15 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let language = project.lang.into();
     tidegate_kit::create(folder, kind, language, &project.name)?;
     let shown = folder.display();
+    let next = match kind {
+        Kind::Rule => format!("tidegate test {shown}"),
+        Kind::Exchange => format!("tidegate inspect {shown}/{}.wasm", project.name),
+    };
     print(&format!(
-        "made the {} `{}` in {} in `{shown}`; next:\n  tidegate build {shown}\n  tidegate inspect {shown}/{}.wasm\n",
+        "made the {} `{}` in {} in `{shown}`; next:\n  tidegate build {shown}\n  {next}\n",
         kind.name(),
         project.name,
         language.name(),
-        project.name,
     ))?;
     Ok(0)
 }

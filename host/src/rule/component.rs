@@ -13,8 +13,7 @@ use crate::pipeline_file::Limits;
 use crate::wasm::{self, CallError, Contract, Guest, check_name, check_names};
 
 /// What a rule exports.
-pub const CONTRACT: Contract =
-    Contract { interface: "tidegate:rule/rule@0.1.0", file: "wit/rule.wit", what: "a rule" };
+pub const CONTRACT: Contract = Contract { interface: "tidegate:rule/rule@0.1.0", what: "a rule" };
 
 /// The most columns that a rule reads, and that it writes: as many as a pipeline can have.
 const COLUMNS_MAX: usize = 64;

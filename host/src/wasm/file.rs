@@ -22,8 +22,6 @@ const NAME_BYTES_MAX: usize = 64;
 pub struct Contract {
     /// The interface that a component exports.
     pub interface: &'static str,
-    /// The file that defines it.
-    pub file: &'static str,
     /// What such a component is, with its article.
     pub what: &'static str,
 }
@@ -45,7 +43,10 @@ impl Contract {
 
     /// What is wrong with a component whose functions are others.
     pub fn does_not_fit(&self, what: &str) -> String {
-        format!("does not fit `{}`: {what}; build it against this contract", self.interface)
+        format!(
+            "does not fit `{}`: {what}; `tidegate build` builds a project for this contract",
+            self.interface
+        )
     }
 }
 
@@ -123,7 +124,7 @@ fn refuse_what_is_no_component(bytes: &[u8]) -> std::result::Result<(), String> 
         [] => Err("is empty".into()),
         [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(()),
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Err(
-            "is a core WebAssembly module, not a component; `cargo xtask guests` makes components, as does `wasm-tools component new`"
+            "is a core WebAssembly module, not a component; `tidegate build` makes components, as does `wasm-tools component new`"
                 .into(),
         ),
         [0, b'a', b's', b'm', ..] => Err("is WebAssembly of a version that this host does not know".into()),
@@ -155,7 +156,7 @@ fn compile(bytes: Vec<u8>, limit: Duration) -> std::result::Result<Component, St
 
 /// Imports nothing, exports the interface.
 fn check_world(component: &Component, contract: &Contract) -> std::result::Result<(), String> {
-    let Contract { interface, file, what } = contract;
+    let Contract { interface, what } = contract;
     let engine = engine().map_err(|error| error.to_string())?;
     let world = component.component_type();
     let imports: Vec<&str> = world.imports(engine).map(|(name, _)| name).collect();
@@ -172,7 +173,7 @@ fn check_world(component: &Component, contract: &Contract) -> std::result::Resul
     let unversioned = contract.unversioned();
     match exports.iter().find(|name| name.split('@').next() == Some(unversioned)) {
         Some(other) => Err(format!(
-            "was built for `{other}`, but this host speaks `{interface}`; build it again with this host's `{file}`"
+            "was built for `{other}`, but this host speaks `{interface}`; build it again with `tidegate build`"
         )),
         None if exports.is_empty() => Err(format!("exports nothing, but {what} exports `{interface}`")),
         None => Err(format!(

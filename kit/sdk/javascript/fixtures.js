@@ -91,8 +91,8 @@ function value(name, kind, given) {
 }
 
 function expectedLines({ writes }, { out, rejected, detail, dropped }, place) {
-    if ([out, rejected, dropped].filter((one) => one !== undefined).length !== 1) {
-        throw new Error(`row ${place} needs one of \`out\`, \`rejected\` and \`dropped\``);
+    if ([out, rejected, dropped].filter((one) => one !== undefined).length !== 1 || dropped === false) {
+        throw new Error(`row ${place} needs one of \`out\`, \`rejected\` and \`dropped: true\``);
     }
     if (rejected !== undefined) {
         return [detail === undefined ? `rejected ${rejected}` : `rejected ${rejected}: ${detail}`];

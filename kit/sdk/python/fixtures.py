@@ -88,8 +88,8 @@ def _value(name: str, kind: str, given: Any) -> Any:
 
 
 def _expected(rule: Rule, row: Mapping[str, Any], place: int) -> list[str]:
-    if sum(key in row for key in ("out", "rejected", "dropped")) != 1:
-        raise ValueError(f"row {place} needs one of `out`, `rejected` and `dropped`")
+    if sum(key in row for key in ("out", "rejected", "dropped")) != 1 or row.get("dropped") is False:
+        raise ValueError(f"row {place} needs one of `out`, `rejected` and `dropped: true`")
     if "rejected" in row:
         detail = f": {row['detail']}" if "detail" in row else ""
         return [f"rejected {row['rejected']}{detail}"]

@@ -1,9 +1,9 @@
-// The rule `NAME`.
+// The rule `PROJECT_NAME`.
 
 import { keep, reject, rule } from './sdk/tidegate.js';
 
 export default rule({
-    name: 'NAME',
+    name: 'PROJECT_NAME',
     version: '0.1.0',
     summary: 'Rejects candles whose range is wider than a factor, and writes the range of the others',
     settings: {

@@ -1,4 +1,4 @@
-"""The rule `NAME`."""
+"""The rule `PROJECT_NAME`."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def decide(row: dict[str, Any], settings: dict[str, Any], now: int) -> Keep | Re
 
 
 rule = Rule(
-    name="NAME",
+    name="PROJECT_NAME",
     version="0.1.0",
     summary="Rejects candles whose range is wider than a factor, and writes the range of the others",
     settings={

@@ -12,11 +12,8 @@ use crate::pipeline_file::{Limits, timeframe_ms};
 use crate::wasm::{self, CallError, Contract, Guest, check_name, check_names, cut};
 
 /// What an adapter exports.
-pub const CONTRACT: Contract = Contract {
-    interface: "tidegate:exchange/exchange@0.1.0",
-    file: "wit/exchange.wit",
-    what: "an exchange adapter",
-};
+pub const CONTRACT: Contract =
+    Contract { interface: "tidegate:exchange/exchange@0.1.0", what: "an exchange adapter" };
 
 /// The most exchanges of an adapter; CCXT has 104.
 const EXCHANGES_MAX: usize = 512;

@@ -1,4 +1,4 @@
-//! The exchange adapter `NAME`: which requests bring the candles that the host wants, and the candles of their answers.
+//! The exchange adapter `PROJECT_NAME`: which requests bring the candles that the host wants, and the candles of their answers.
 
 use tidegate_guest::exchange::{
     self, Adapter, Answer, Budget, Closed, ExchangeDescription, Failure, Integer, Leading, Number,
@@ -13,14 +13,14 @@ type Candle = Leading<(Integer, Number, Number, Number, Number, Number)>;
 pub struct Exchange;
 
 impl Adapter for Exchange {
-    const NAME: &'static str = "NAME";
-    const SUMMARY: &'static str = "Candles of NAME";
+    const NAME: &'static str = "PROJECT_NAME";
+    const SUMMARY: &'static str = "Candles of PROJECT_NAME";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
     fn exchanges() -> Vec<ExchangeDescription> {
         vec![ExchangeDescription {
-            id: "NAME".to_owned(),
-            name: "NAME".to_owned(),
+            id: "PROJECT_ID".to_owned(),
+            name: "PROJECT_NAME".to_owned(),
             hosts: vec!["api.example.com".to_owned()],
             timeframes: vec!["1m".to_owned()],
             page_limit: 500,
@@ -41,8 +41,7 @@ impl Adapter for Exchange {
             let (base, quote) = exchange::base_and_quote(&task.symbol)?;
             let market = exchange::url_part(&format!("{base}{quote}"));
             let (since, until) = (task.since / 1_000, task.until / 1_000);
-            let url =
-                format!("https://api.example.com/candles/{market}?from={since}&to={until}");
+            let url = format!("https://api.example.com/candles/{market}?from={since}&to={until}");
             return Ok(Step::Requests(vec![exchange::get(url, 1)]));
         };
         let mut page = Page::new(task)?;
@@ -73,7 +72,7 @@ mod tests {
 
     #[test]
     fn the_open_candle_is_left_out() {
-        let mut task = task("NAME", "BTC/USD", "1m", 0, 180_000);
+        let mut task = task("PROJECT_ID", "BTC/USD", "1m", 0, 180_000);
         let url = "https://api.example.com/candles/BTCUSD?from=0&to=180";
         assert_eq!(ask::<Exchange>(&task)[0].url, url);
         task.now = 150_000;

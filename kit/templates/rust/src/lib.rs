@@ -1,11 +1,11 @@
-//! The rule `NAME`.
+//! The rule `PROJECT_NAME`.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tidegate_guest::Verdict;
 
 tidegate_guest::reasons! {
-    /// Why `NAME` rejects a row. The names are labels of metrics, so the set is closed.
+    /// Why `PROJECT_NAME` rejects a row. The names are labels of metrics, so the set is closed.
     pub enum Reason {
         /// High is further above low than the setting allows.
         TooWide = "too_wide",
@@ -29,7 +29,7 @@ impl Default for Settings {
 tidegate_guest::row_rule! {
     /// Rejects candles whose range is wider than a factor, and writes the range of the others.
     pub rule Rule;
-    name: "NAME";
+    name: "PROJECT_NAME";
     summary: "Rejects candles whose range is wider than a factor, and writes the range of the others";
     settings: Settings;
     reasons: Reason;
