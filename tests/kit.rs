@@ -88,6 +88,25 @@ rule = Rule(
 )
 ";
 
+/// What a fixture can say, for the rules above.
+const KINDS_FIXTURE: &str = r#"{
+  "settings": { "suffix": "?" },
+  "now": "2026-01-02T00:00:00Z",
+  "remember": [{ "id": 3, "at": "2026-01-01T00:00:00.500Z", "label": "x" }],
+  "rows": [
+    {
+      "in": { "id": 1, "price": "NaN", "closed": true, "at": "1970-01-01T00:00:01Z", "symbol": "BTC" },
+      "out": { "id": 1, "price": "NaN", "opened": false, "later": 1001, "label": "BTC true?" }
+    },
+    { "in": { "id": 2, "price": 1.0, "closed": false }, "dropped": true },
+    { "in": { "id": 3 }, "rejected": "seen", "detail": "id 3" },
+    {
+      "in": { "id": 4, "price": "Infinity", "at": 0, "note": "n" },
+      "out": { "id": 4, "opened": true, "later": "1970-01-01T00:00:00.001Z" }
+    }
+  ]
+}"#;
+
 /// A project that was made and built by the binary.
 struct Project {
     folder: Folder,
@@ -211,7 +230,11 @@ fn a_component_comes_soon_and_has_its_fixtures() {
 
 #[test]
 fn the_tests_of_a_project_pass_and_fail_where_the_rule_is_another() {
-    for (language, file) in [(Language::Javascript, "rule.js"), (Language::Python, "rule.py")] {
+    let rules = [
+        (Language::Javascript, "rule.js", KINDS_IN_JAVASCRIPT),
+        (Language::Python, "rule.py", KINDS_IN_PYTHON),
+    ];
+    for (language, file, kinds) in rules {
         let folder = Folder::new();
         let lang = language.name().to_lowercase();
         tidegate(&folder, &["new", "rule", "wide_range", "--lang", &lang]);
@@ -219,8 +242,28 @@ fn the_tests_of_a_project_pass_and_fail_where_the_rule_is_another() {
         tidegate_kit::native_tests(&place, &|_| {}).unwrap();
         let rule = String::from_utf8(folder.read(&format!("wide_range/{file}"))).unwrap();
         folder.write(&format!("wide_range/{file}"), rule.replace("high - low", "high + low"));
-        let error = tidegate_kit::native_tests(&place, &|_| {}).unwrap_err();
-        assert!(matches!(error, tidegate_kit::Error::Tests { .. }), "{error}");
+        let failing = |what: &str| {
+            let error = tidegate_kit::native_tests(&place, &|_| {}).unwrap_err();
+            assert!(matches!(error, tidegate_kit::Error::Tests { .. }), "{what}: {error}");
+        };
+        failing("another rule");
+
+        for fixture in ["ranges", "without_settings"] {
+            std::fs::remove_file(folder.path(&format!("wide_range/fixtures/{fixture}.json"))).unwrap();
+        }
+        failing("no fixtures");
+        folder.write(&format!("wide_range/{file}"), kinds);
+        folder.write("wide_range/fixtures/kinds.json", KINDS_FIXTURE);
+        tidegate_kit::native_tests(&place, &|_| {}).unwrap();
+        for (right, wrong) in [
+            ("\"dropped\": true", "\"out\": {}"),
+            ("\"later\": 1001", "\"later\": 1002"),
+            ("\"note\"", "\"nota\""),
+            ("\"detail\"", "\"details\""),
+        ] {
+            folder.write("wide_range/fixtures/kinds.json", KINDS_FIXTURE.replace(right, wrong));
+            failing(wrong);
+        }
     }
 }
 
