@@ -121,6 +121,26 @@ fn a_host_that_was_stopped_past_its_session_writes_nothing_twice() {
     pipeline.compare(&[sent, more].concat());
 }
 
+/// What is undone by the last commit of a run is done again, as it would be in the middle.
+#[test]
+fn a_host_that_loses_its_partitions_before_its_last_commit_does_it_again() {
+    let own = own_broker(&[]);
+    let pipeline = Pipeline::new(&own.kafka, 2, "");
+    pipeline.write_file("", ", commit: { wait: 9s }", "");
+    pipeline.set_session("1500ms");
+    let sent = sent_to(&pipeline, 20_000, 2);
+    let mut command = pipeline.command("a");
+    command.arg("--until-end").env("TIDEGATE_CRASH", "before_last_checkpoint:1:stop");
+    let mut host = start(&mut command);
+    let stat = format!("/proc/{}/stat", host.child.id());
+    host.wait_until(|| std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T ")));
+    thread::sleep(Duration::from_secs(4));
+    host.signal(Signal::CONT);
+    let summary = host.finish().summary();
+    assert_eq!(summary["read"], 20_000);
+    pipeline.compare(&sent);
+}
+
 #[test]
 fn a_second_host_of_the_same_name_replaces_the_first() {
     let own = own_broker(&[]);

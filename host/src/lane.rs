@@ -123,20 +123,28 @@ fn run_lane(
     progress: &Progress,
 ) -> Result<Summary> {
     let mut lane = Lane::open(number, loaded, components, options, shutdown, progress)?;
-    while !shutdown.is_requested() {
-        match lane.turn() {
-            Ok(true) => {}
-            Ok(false) => break,
-            Err(Error::Rewind(why)) => lane.rewind(&why, shutdown)?,
+    loop {
+        while !shutdown.is_requested() {
+            match lane.turn() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(Error::Rewind(why)) => lane.rewind(&why, shutdown)?,
+                Err(error) => return Err(error),
+            }
+        }
+        crash::point("before_last_checkpoint");
+        match lane.checkpoint() {
+            Ok(()) => break,
+            // What is undone at the end is done again, unless somebody wants it to stop.
+            Err(Error::Rewind(why)) if !shutdown.is_requested() => lane.rewind(&why, shutdown)?,
+            Err(Error::Rewind(why)) => {
+                return Err(Error::Running(format!(
+                    "{why}; what was written since the last checkpoint does not count, and the next start does it again"
+                )));
+            }
             Err(error) => return Err(error),
         }
     }
-    lane.checkpoint().map_err(|error| match error {
-        Error::Rewind(why) => Error::Running(format!(
-            "{why}; what was written since the last checkpoint does not count, and the next start does it again"
-        )),
-        other => other,
-    })?;
     let exchanges = lane.source.exchanges()?;
     Ok(Summary { exchanges, ..lane.account.summary(&lane.rules) })
 }
