@@ -8,7 +8,8 @@ use serde_json::Value;
 use tidegate::pipeline_file::Limits;
 use tidegate::rule::{Component, fixture as component_fixture};
 use tidegate_guest::Rule;
-use tidegate_guest::fixture::{Fixture, SECTION, native_answers};
+use tidegate_guest::fixture::{Fixture, native_answers};
+use tidegate_kit::component::FIXTURES_SECTION;
 
 use crate::harness::{Folder, NOW, Outcome, RULES, guests, start, tidegate, workspace};
 
@@ -386,8 +387,8 @@ fn with_fixtures(component: &Path, fixtures: &str) -> Vec<u8> {
         bytes.push(number as u8);
         bytes
     };
-    let mut section = leb128(SECTION.len());
-    section.extend_from_slice(SECTION.as_bytes());
+    let mut section = leb128(FIXTURES_SECTION.len());
+    section.extend_from_slice(FIXTURES_SECTION.as_bytes());
     section.extend_from_slice(fixtures.as_bytes());
     let mut bytes = std::fs::read(component).unwrap();
     bytes.push(0);

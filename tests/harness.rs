@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: a folder with a pipeline file in it, and the real binary that runs it.
 
 pub mod clickhouse;
+pub mod deploy;
 pub mod exchanges;
 pub mod kafka;
 pub mod postgres;

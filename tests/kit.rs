@@ -267,6 +267,32 @@ fn the_tests_of_a_project_pass_and_fail_where_the_rule_is_another() {
     }
 }
 
+/// `tidegate test` builds a project, runs its fixtures in the component, and its own tests in its own language.
+#[test]
+fn a_project_is_tested_in_wasm_and_natively() {
+    for (language, file) in
+        [(Language::Rust, "src/lib.rs"), (Language::Javascript, "rule.js"), (Language::Python, "rule.py")]
+    {
+        let folder = Folder::new();
+        let lang = language.name().to_lowercase();
+        tidegate(&folder, &["new", "rule", "wide_range", "--lang", &lang]);
+        let passed = tidegate(&folder, &["test", "wide_range"]);
+        assert_eq!(passed.code, Some(0), "{lang}: {} {}", passed.stdout, passed.stderr);
+        for line in
+            ["ok wide_range/ranges", "ok wide_range/without_settings", "ok wide_range (natively)", "3 passed"]
+        {
+            assert!(passed.stdout.contains(line), "{lang}: {line}: {}", passed.stdout);
+        }
+        let rule = String::from_utf8(folder.read(&format!("wide_range/{file}"))).unwrap();
+        folder.write(&format!("wide_range/{file}"), rule.replace("high - low", "high + low"));
+        let failed = tidegate(&folder, &["test", "wide_range"]);
+        assert_eq!(failed.code, Some(1), "{lang}: {} {}", failed.stdout, failed.stderr);
+        for line in ["FAILED wide_range/ranges", "FAILED wide_range (natively)"] {
+            assert!(failed.stdout.contains(line), "{lang}: {line}: {}", failed.stdout);
+        }
+    }
+}
+
 #[test]
 fn values_of_all_kinds_pass_and_what_is_thrown_is_a_rejected_row() {
     let input = [

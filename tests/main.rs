@@ -6,6 +6,8 @@ mod bad_input;
 mod cases;
 mod clickhouse;
 mod clickhouse_faults;
+mod deploy;
+mod deploy_kafka;
 mod diff;
 mod dlq;
 mod exchange;

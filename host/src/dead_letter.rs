@@ -20,8 +20,11 @@ use crate::error::{Error, Result};
 use crate::sink::appended::AppendedFile;
 use crate::sink::json;
 
-/// The headers of dead letters in Kafka, of the markers that say which of them were replayed, and of replayed rows.
+/// The headers of rows and dead letters in Kafka, of the markers that say which of these were replayed, and of replayed
+/// rows.
 pub mod header {
+    /// In a row: the versions of the rules that have decided it, such as `validate=1f0c33a9d2b4 dedup=77ab01ce5f20`.
+    pub const RULE_VERSIONS: &str = "tidegate-rule-versions";
     /// Name of the pipeline.
     pub const PIPELINE: &str = "tidegate-pipeline";
     /// The rule that rejected the row.

@@ -1,6 +1,7 @@
 //! What stops a pipeline. The variant is the exit code; the text is one sentence for whoever must act.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// A failure that ends a command.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
@@ -19,6 +20,15 @@ pub enum Error {
     /// nevertheless comes to that.
     #[error("{0}")]
     Rewind(String),
+    /// A rule fails, and it is not its rows' fault: a version on probation is taken back, any other ends the pipeline with
+    /// exit code 1. Nothing of the batch was written.
+    #[error("the rule `{rule}` {what}")]
+    Rule {
+        /// The rule's name in the pipeline file.
+        rule: Arc<str>,
+        /// What it does, as the rest of a sentence.
+        what: String,
+    },
 }
 
 /// The result of everything that can end a command.
@@ -28,7 +38,7 @@ impl Error {
     /// The exit code: 1 failed while running, 2 the files are wrong, 3 the surroundings are wrong.
     pub fn code(&self) -> u8 {
         match self {
-            Error::Running(_) | Error::Rewind(_) => 1,
+            Error::Running(_) | Error::Rewind(_) | Error::Rule { .. } => 1,
             Error::Files(_) => 2,
             Error::Surroundings(_) => 3,
         }
@@ -42,6 +52,7 @@ impl Error {
             Error::Files(text) => Error::Files(format!("{context}: {text}")),
             Error::Surroundings(text) => Error::Surroundings(format!("{context}: {text}")),
             Error::Rewind(text) => Error::Rewind(format!("{context}: {text}")),
+            Error::Rule { .. } => Error::Running(format!("{context}: {self}")),
         }
     }
 }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::attribution::Attribution;
 use crate::batch::{Batch, Decoded, Partition, Position, RawBatch, Reject};
 use crate::clock::Clock;
 use crate::crash;
@@ -21,12 +22,13 @@ use crate::decode::Decoder;
 use crate::error::{Error, Result};
 pub use crate::kafka::Patience;
 use crate::pipeline_file::{self, BatchLimits, Loaded, Remember};
-use crate::rule::{Component, Slot, fit, warm};
+use crate::rule::{Component, DecidedRows, Rules, Slot, Stage, Version, fit, warm};
+use crate::service::Service;
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, Stored, Write};
 use crate::source::exchange::backfill::Backfill;
 use crate::source::{Next, Source, Start};
-use crate::summary::{DroppedBy, Progress, RejectedBy, RuleRun, Summary};
+use crate::summary::{DroppedBy, Progress, RejectedBy, Summary};
 
 /// Under which name rows are counted that the sink rejects or drops.
 const SINK: &str = "sink";
@@ -92,37 +94,41 @@ pub fn run(
     progress: &Progress,
 ) -> Result<Summary> {
     let start = Instant::now();
-    let components = load_components(loaded, options)?;
+    let rules = Arc::new(Rules::open(loaded, options)?);
+    let service = Service::open(loaded, options)?;
     let stop = shutdown.child();
-    let results: Vec<Result<Summary>> = thread::scope(|scope| {
+    let results = thread::scope(|scope| -> Result<Vec<Result<Summary>>> {
+        let _service = service.start(scope, &rules, loaded)?;
         let lanes: Vec<_> = (0..loaded.pipeline.lanes)
             .map(|number| {
-                let (components, stop) = (&components, &stop);
+                let (rules, stop) = (&rules, &stop);
                 scope.spawn(move || {
                     // One lane that cannot go on ends the others: the pipeline is wrong, not the lane.
-                    run_lane(number, loaded, components, options, stop, progress)
-                        .inspect_err(|_| stop.request())
+                    let result = run_lane(number, loaded, rules, options, stop, progress);
+                    rules.has_left(number);
+                    result.inspect_err(|_| stop.request())
                 })
             })
             .collect();
-        lanes.into_iter().map(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
-    });
+        Ok(lanes.into_iter().map(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic))).collect())
+    })?;
     let mut sum = Summary { pipeline: loaded.pipeline.name.clone(), ..Summary::default() };
     for summary in results {
         sum.add(summary?);
     }
-    Ok(Summary { seconds: start.elapsed().as_secs_f64(), stopped: shutdown.is_requested(), ..sum })
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(Summary { seconds, stopped: shutdown.is_requested(), rules: rules.runs(), ..sum })
 }
 
 fn run_lane(
     number: usize,
     loaded: &Loaded,
-    components: &[Component],
+    rules: &Rules,
     options: &RunOptions,
     shutdown: &Shutdown,
     progress: &Progress,
 ) -> Result<Summary> {
-    let mut lane = Lane::open(number, loaded, components, options, shutdown, progress)?;
+    let mut lane = Lane::open(number, loaded, rules, options, shutdown, progress)?;
     loop {
         while !shutdown.is_requested() {
             match lane.turn() {
@@ -146,7 +152,7 @@ fn run_lane(
         }
     }
     let exchanges = lane.source.exchanges()?;
-    Ok(Summary { exchanges, ..lane.account.summary(&lane.rules) })
+    Ok(Summary { exchanges, ..lane.account.summary() })
 }
 
 /// A loop's own things.
@@ -157,7 +163,13 @@ struct Lane<'a> {
     now_ms: Option<i64>,
     source: Source,
     decoder: Decoder,
-    rules: Vec<Slot>,
+    /// What the pipeline's lanes should run, and what this one runs.
+    wanted: &'a Rules,
+    generation: u64,
+    number: usize,
+    rules: Vec<Stage>,
+    /// The versions of the rules, for whoever wants to know later what has decided a row.
+    versions: Attribution,
     sink: Sink,
     positions: HashMap<Partition, Position>,
     account: Account<'a>,
@@ -173,6 +185,8 @@ struct Decided {
     rejects: Vec<Reject>,
     /// Rows that each rule dropped.
     dropped: Vec<(Arc<str>, u64)>,
+    /// What each version has decided.
+    by_version: Vec<(Arc<Version>, DecidedRows)>,
     tombstones: u64,
 }
 
@@ -181,7 +195,7 @@ impl<'a> Lane<'a> {
     fn open(
         number: usize,
         loaded: &'a Loaded,
-        components: &[Component],
+        wanted: &'a Rules,
         options: &'a RunOptions,
         shutdown: &Shutdown,
         progress: &'a Progress,
@@ -198,10 +212,10 @@ impl<'a> Lane<'a> {
             patience: Patience { forever: options.wait, shutdown: shutdown.clone() },
         };
         let decoder = Decoder::new(&pipeline.decode)?;
-        let rules = open_rules(loaded, components, &decoder)?;
-        let schema = rules.last().map_or(decoder.schema(), Slot::schema);
+        let (generation, rules) = wanted.stages(number)?;
+        let versions = Attribution::new(wanted.schema(), pipeline.rule_versions.as_deref(), &rules)?;
         let source = Source::open(pipeline, &place)?;
-        let sink = Sink::open(pipeline, schema, &source, &place)?;
+        let sink = Sink::open(pipeline, versions.schema(), &source, &place)?;
         Ok(Lane {
             pipeline: &pipeline.name,
             remember: &pipeline.remember,
@@ -209,7 +223,11 @@ impl<'a> Lane<'a> {
             now_ms: options.now_ms,
             source,
             decoder,
+            wanted,
+            generation,
+            number,
             rules,
+            versions,
             sink,
             positions: HashMap::new(),
             account: Account::new(progress),
@@ -225,22 +243,118 @@ impl<'a> Lane<'a> {
         match next {
             Next::Batch(raw) => {
                 crash::point("after_read");
+                self.follow()?;
                 let now_ms = self.now_ms.unwrap_or_else(clock_ms);
-                let decoded = self.decoder.decode(&raw, &self.host_version);
-                let decided = self.apply_rules(&raw, decoded, now_ms)?;
+                let decided = self.decide(&raw, now_ms)?;
                 crash::point("after_rules");
                 let stored = self.write(&raw, &decided, now_ms)?;
                 crash::point("after_write");
                 self.account.add(&raw, &decided, &stored);
+                let (partition, kept) = (raw.partition.number, &decided.kept.columns);
+                self.rules.iter_mut().for_each(|rule| rule.has_written(partition, kept));
             }
             Next::Assigned(partitions) => self.take(&partitions)?,
             Next::Revoked { partitions, is_lost } => self.give_up(&partitions, is_lost)?,
-            Next::Idle => {}
+            Next::Idle => self.follow()?,
         }
         if self.sink.is_due(has_more) {
             self.checkpoint()?;
         }
         Ok(true)
+    }
+
+    /// Goes over to the versions of the rules that should run, as far as they are warm.
+    fn follow(&mut self) -> Result<()> {
+        let is_new = self.wanted.generation() != self.generation;
+        if !is_new && !self.rules.iter().any(|rule| rule.next_version().is_some()) {
+            return Ok(());
+        }
+        let start = Instant::now();
+        if is_new {
+            self.follow_wanted()?;
+        }
+        // Nothing that is written waits for a checkpoint: all of it can be read beside the lane.
+        if !self.account.has_pending() {
+            self.warm_next()?;
+        }
+        let nexts: Vec<_> = self.rules.iter().map(|rule| rule.next_version().cloned()).collect();
+        let mut is_waiting = false;
+        for (index, next) in nexts.iter().enumerate() {
+            is_waiting |= match self.rules[index].take_over() {
+                Err(error) => self.take_back(next.clone(), error).map(|()| true)?,
+                Ok(is_waiting) => is_waiting,
+            };
+        }
+        nexts.iter().flatten().for_each(|version| version.tally.note_pause(start.elapsed()));
+        self.versions.follow(&self.rules);
+        if !is_waiting {
+            self.wanted.has_followed(self.number, self.generation);
+        }
+        Ok(())
+    }
+
+    /// Begins with the versions that should run.
+    fn follow_wanted(&mut self) -> Result<()> {
+        let (generation, wanted) = self.wanted.wanted();
+        let is_taken_back =
+            |(stage, wanted): (&Stage, _)| stage.is_another(wanted) && stage.version().is_taken_back();
+        if self.account.has_pending() && self.rules.iter().zip(&wanted).any(is_taken_back) {
+            return Err(Error::Rewind("a version was taken back that had decided rows".into()));
+        }
+        self.generation = generation;
+        for (index, wanted) in wanted.iter().enumerate() {
+            if let Err(error) = self.rules[index].follow(wanted) {
+                self.take_back(Some(Arc::clone(&wanted.version)), error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to warm the versions that are to take over.
+    fn warm_next(&mut self) -> Result<()> {
+        for index in 0..self.rules.len() {
+            let Lane { rules, sink, remember, .. } = self;
+            let next = rules[index].next_version().cloned();
+            let mut reading = |partition: i32, columns: &[String]| sink.reading(partition, columns);
+            if let Err(error) = rules[index].warm_next(&mut reading, remember) {
+                self.take_back(next, error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on without a version that fails before it has decided anything, when there is another.
+    fn take_back(&self, version: Option<Arc<Version>>, error: Error) -> Result<()> {
+        match (error, version) {
+            (Error::Rule { rule, what }, Some(version))
+                if self.wanted.take_back(&rule, &version, &what, false) =>
+            {
+                Ok(())
+            }
+            (error, _) => Err(error),
+        }
+    }
+
+    /// Decodes a batch and applies the rules. With a version that fails while it is on probation, the batch is decided
+    /// again, by the version before it.
+    fn decide(&mut self, raw: &RawBatch, now_ms: i64) -> Result<Decided> {
+        loop {
+            let decoded = self.decoder.decode(raw, &self.host_version);
+            let (rule, what) = match self.apply_rules(raw, decoded, now_ms) {
+                Err(Error::Rule { rule, what }) => (rule, what),
+                result => return result,
+            };
+            let stage = self.rules.iter().find(|stage| stage.name() == &*rule);
+            let version = stage.map(|stage| Arc::clone(stage.version()));
+            if !version.is_some_and(|version| self.wanted.take_back(&rule, &version, &what, true)) {
+                return Err(Error::Rule { rule, what });
+            }
+            if self.account.has_pending() {
+                return Err(Error::Rewind(format!("a version of the rule `{rule}` was taken back")));
+            }
+            self.rules.iter_mut().for_each(Stage::forget_all);
+            self.follow()?;
+        }
     }
 
     /// Makes what was written count.
@@ -293,7 +407,7 @@ impl<'a> Lane<'a> {
     fn rewind(&mut self, why: &str, shutdown: &Shutdown) -> Result<()> {
         tracing::warn!("{why}; what was written since the last checkpoint is done again");
         self.account.discard();
-        self.rules.iter_mut().for_each(Slot::forget_all);
+        self.rules.iter_mut().for_each(Stage::forget_all);
         while !shutdown.is_requested() {
             match self.pause(shutdown).and_then(|()| self.go_back()) {
                 Err(Error::Rewind(again)) => tracing::warn!("{again}; trying again"),
@@ -317,8 +431,8 @@ impl<'a> Lane<'a> {
 
     /// Shows the rows of the sink to a source that goes on after them.
     fn remind_source(&mut self) -> Result<()> {
-        let Lane { rules, decoder, sink, source, remember, .. } = self;
-        let schema = rules.last().map_or(decoder.schema(), Slot::schema);
+        let Lane { wanted, sink, source, remember, .. } = self;
+        let schema = wanted.schema();
         let columns = source.remembers(&|name| schema.field_with_name(name).is_ok());
         if columns.is_empty() {
             return Ok(());
@@ -346,7 +460,7 @@ impl<'a> Lane<'a> {
     /// Each rule sees what the one before it kept.
     fn apply_rules(&mut self, raw: &RawBatch, decoded: Decoded, now_ms: i64) -> Result<Decided> {
         let Decoded { batch: mut kept, mut rejects, tombstones } = decoded;
-        let mut dropped = Vec::new();
+        let (mut dropped, mut by_version) = (Vec::new(), Vec::new());
         let Lane { rules, sink, remember, source, account, .. } = self;
         let remembered = &account.progress.remembered;
         let mut read_back = |partition: i32, columns: &[String], each: &mut dyn FnMut(_) -> Result<()>| {
@@ -356,9 +470,12 @@ impl<'a> Lane<'a> {
             }
             sink.read_back(partition, columns, remember, each)
         };
-        warm(rules, raw.partition.number, &mut read_back, remembered)?;
+        let mut slots: Vec<&mut Slot> = rules.iter_mut().flat_map(Stage::slots).collect();
+        warm(&mut slots, raw.partition.number, &mut read_back, remembered)?;
         for rule in rules {
-            let applied = rule.apply(raw.partition.number, now_ms, kept, &mut read_back)?;
+            let rows = kept.rows.len() as u64;
+            let applied = rule.apply(raw, now_ms, kept, &mut read_back)?;
+            by_version.push((Arc::clone(rule.version()), applied.decided(rows)));
             kept = applied.kept;
             rejects.extend(applied.rejects);
             if applied.dropped > 0 {
@@ -367,7 +484,8 @@ impl<'a> Lane<'a> {
         }
         // In the order of the source, whichever stage rejected them.
         rejects.sort_by_key(|reject| reject.row);
-        let decided = Decided { kept, rejects, dropped, tombstones };
+        kept.columns = self.versions.added_to(kept.columns);
+        let decided = Decided { kept, rejects, dropped, by_version, tombstones };
         decided.assert_conserved(raw);
         Ok(decided)
     }
@@ -394,6 +512,7 @@ impl<'a> Lane<'a> {
             expected: position,
             next: &raw.next,
             kept: &decided.kept.columns,
+            versions: self.versions.text(),
             rejected: &rejected,
             refuse: &refuse,
         };
@@ -403,7 +522,7 @@ impl<'a> Lane<'a> {
     }
 }
 
-/// Loads the components of the rules, which all lanes share.
+/// Loads the components that the pipeline file names.
 pub(crate) fn load_components(loaded: &Loaded, options: &RunOptions) -> Result<Vec<Component>> {
     let load = |rule: &pipeline_file::Rule| {
         let path = pipeline_file::component_path(&loaded.folder, &options.guests, &rule.component);
@@ -467,6 +586,8 @@ struct Counts {
     tombstones: u64,
     rejected_by: BTreeMap<(Arc<str>, Arc<str>), u64>,
     dropped_by: BTreeMap<Arc<str>, u64>,
+    /// Of what is pending only: what counts is in the versions' own tallies.
+    by_version: Vec<(Arc<Version>, DecidedRows)>,
 }
 
 impl<'a> Account<'a> {
@@ -488,6 +609,12 @@ impl<'a> Account<'a> {
         }
         for (rule, rows) in &decided.dropped {
             *pending.dropped_by.entry(Arc::clone(rule)).or_default() += rows;
+        }
+        for (version, rows) in &decided.by_version {
+            match pending.by_version.iter_mut().find(|(known, _)| Arc::ptr_eq(known, version)) {
+                Some((_, sum)) => sum.add(rows),
+                None => pending.by_version.push((Arc::clone(version), rows.clone())),
+            }
         }
         if *duplicates > 0 {
             *pending.dropped_by.entry(SINK.into()).or_default() += duplicates;
@@ -516,6 +643,7 @@ impl<'a> Account<'a> {
             .dropped_by
             .into_iter()
             .for_each(|(rule, rows)| *sum.dropped_by.entry(rule).or_default() += rows);
+        pending.by_version.iter().for_each(|(version, rows)| version.tally.add(rows));
         let (done, total) = source.progress();
         self.progress.bytes_done.store(done, Ordering::Relaxed);
         self.progress.bytes_total.store(total.unwrap_or(0), Ordering::Relaxed);
@@ -530,8 +658,9 @@ impl<'a> Account<'a> {
         self.pending.read > 0
     }
 
-    fn summary(self, rules: &[Slot]) -> Summary {
-        let Counts { read, written, rejected, dropped, tombstones, rejected_by, dropped_by } = self.committed;
+    fn summary(self) -> Summary {
+        let Counts { read, written, rejected, dropped, tombstones, rejected_by, dropped_by, .. } =
+            self.committed;
         Summary {
             read,
             written,
@@ -547,13 +676,6 @@ impl<'a> Account<'a> {
                 .collect(),
             dropped_by: (dropped_by.into_iter())
                 .map(|(rule, count)| DroppedBy { rule: rule.to_string(), count })
-                .collect(),
-            rules: (rules.iter())
-                .map(|rule| RuleRun {
-                    rule: rule.name().into(),
-                    sha256: rule.version().into(),
-                    ns_per_row: rule.ns_per_row(),
-                })
                 .collect(),
             ..Summary::default()
         }

@@ -14,11 +14,16 @@
 //! - `kafka`: how to reach Kafka or Redpanda, for source and sink
 //! - [`error`]: what stops a pipeline, and the exit code it means
 //! - [`summary`]: what a run has done
+//! - [`state`]: files that outlive a process and are no data
 //! - [`shutdown`]: stopping on signals
 //! - `clock`: the time, which tests of a day make faster
 //! - `crash`: named points at which tests end the process
+//! - `service`: what runs beside the lanes
+//! - `http`: a pipeline over HTTP
+//! - `attribution`: which versions of rules have decided a row
 //! - [`cli`]: the commands
 
+mod attribution;
 pub mod batch;
 pub mod cli;
 mod clock;
@@ -26,12 +31,15 @@ mod crash;
 pub mod dead_letter;
 pub mod decode;
 pub mod error;
+mod http;
 mod kafka;
 pub mod lane;
 pub mod pipeline_file;
 pub mod rule;
+mod service;
 pub mod shutdown;
 pub mod sink;
 pub mod source;
+pub mod state;
 pub mod summary;
 mod wasm;

@@ -48,7 +48,7 @@ pub struct Summary {
     pub seconds: f64,
     /// Whether a signal ended the run before the source's end.
     pub stopped: bool,
-    /// The rules that ran.
+    /// The versions of rules that ran, in the rules' order.
     pub rules: Vec<RuleRun>,
     /// The exchanges that were asked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -97,7 +97,7 @@ pub struct DroppedBy {
     pub count: u64,
 }
 
-/// A rule that ran.
+/// A version of a rule that ran.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RuleRun {
     /// The rule's name in the pipeline file.
@@ -106,19 +106,17 @@ pub struct RuleRun {
     pub sha256: String,
     /// Mean time of its calls, in nanoseconds a row.
     pub ns_per_row: f64,
+    /// Rows that it has decided.
+    pub rows: u64,
+    /// How many of them it rejected.
+    pub rejected: u64,
+    /// How many of them it dropped.
+    pub dropped: u64,
 }
 
 impl Summary {
     /// Adds what another lane of the same pipeline has done.
     pub fn add(&mut self, other: Summary) {
-        // The mean over the rows of both.
-        let share = other.read as f64 / (self.read + other.read).max(1) as f64;
-        for rule in other.rules {
-            match self.rules.iter_mut().find(|known| known.rule == rule.rule) {
-                Some(known) => known.ns_per_row += (rule.ns_per_row - known.ns_per_row) * share,
-                None => self.rules.push(rule),
-            }
-        }
         self.exchanges.extend(other.exchanges);
         self.read += other.read;
         self.written += other.written;

@@ -58,7 +58,7 @@ pub fn embedded(component: &[u8]) -> std::result::Result<Option<Map<String, Valu
     let mut data = None;
     let mut depth = 0_u32;
     for payload in Parser::new(0).parse_all(component) {
-        match payload.map_err(|error| error.to_string())? {
+        match payload.map_err(|error| format!("it is no component: {error}"))? {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             // The end of the component itself is below none.
             Payload::End(_) => depth = depth.saturating_sub(1),

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use exchanges_simulator::{Exchange, MINUTE_MS};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tidegate::source::exchange::state::{self, Ledgers};
+use tidegate::source::exchange::ledgers::{self, Ledgers};
+use tidegate::state;
 
 use super::{Simulated, host, shares};
 use crate::kafka::load;
@@ -115,9 +116,7 @@ impl Seen {
 
 /// What the host knows of the series, once it has said it of all exchanges.
 fn ledgers(folder: &Path) -> Option<Vec<Ledgers>> {
-    let of = |exchange: &Exchange| {
-        state::read(&state::ledgers_path(&folder.join("state"), "bench", exchange.id()))
-    };
+    let of = |exchange: &Exchange| state::read(&ledgers::path(&folder.join("state"), "bench", exchange.id()));
     EXCHANGES.iter().map(of).collect()
 }
 

@@ -204,6 +204,7 @@ fn write_by_sink(table: &Table<'_>, client: usize, rows: &Rows, before: usize) -
             expected: &position,
             next: &next,
             kept: batch,
+            versions: "",
             rejected: &[],
             refuse: &refuse,
         };

@@ -29,9 +29,6 @@ use serde_json::{Map, Value, json};
 use crate::exchange::{parse_rfc3339, rfc3339};
 use crate::{Batch, Column, Description, Instance, Kind, Outcome, Rule, describe};
 
-/// The custom section of a component in which its fixtures can be: a JSON object of names and fixtures.
-pub const SECTION: &str = "tidegate:fixtures";
-
 /// The most rows of a fixture, and the most that it remembers: as many as a pipeline hands over at once.
 const ROWS_MAX: usize = 10_000;
 

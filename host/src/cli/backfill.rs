@@ -87,6 +87,8 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
     loaded.pipeline.name = name(&loaded.pipeline.name, &source, &wanted);
     loaded.pipeline.source = Source::Exchange(Box::new(source));
     loaded.pipeline.lanes = 1;
+    // The address is that of the pipeline, which can run beside this.
+    loaded.pipeline.http = None;
     let findings = pipeline_file::meaning::check(&loaded);
     if !findings.is_empty() {
         // The file by itself was right: its places say nothing of what the command line has changed.

@@ -40,13 +40,18 @@ pub struct Arguments {
 }
 
 pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
+    project(global, &arguments.folder, arguments.out.as_deref()).map(|_| 0)
+}
+
+/// Builds the project in a folder, says what became of it, and gives the component's path.
+pub(super) fn project(global: &Global, folder: &Path, out: Option<&Path>) -> Result<PathBuf> {
     let say = |line: &str| {
         if !global.quiet {
             drop(writeln!(std::io::stderr(), "build: {line}"));
         }
     };
-    let built = tidegate_kit::build(&arguments.folder, &say)?;
-    let path = arguments.out.clone().unwrap_or_else(|| arguments.folder.join(format!("{}.wasm", built.name)));
+    let built = tidegate_kit::build(folder, &say)?;
+    let path = out.map_or_else(|| folder.join(format!("{}.wasm", built.name)), Path::to_path_buf);
     say("compiling the component for this machine");
     let Identity { name, version, sha256 } = save(&path, &built.component)?;
     print(&format!(
@@ -55,7 +60,7 @@ pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
         built.component.len().div_ceil(1024),
         &sha256[..HASH_CHARACTERS],
     ))?;
-    Ok(0)
+    Ok(path)
 }
 
 /// What a component says of itself.

@@ -6,6 +6,7 @@ use arrow_schema::SchemaRef;
 use clap::Args;
 
 use super::{FILES_ARE_WRONG, Global, SURROUNDINGS_ARE_WRONG, list, print};
+use crate::attribution;
 use crate::decode::Decoder;
 use crate::error::Result;
 use crate::kafka::Patience;
@@ -98,13 +99,14 @@ fn servers(path: &Path, guests: &Path) -> (Vec<Finding>, u8) {
     }
 }
 
-/// The columns of the rows after the rules.
+/// The columns of the rows in the sink.
 pub(super) fn schema(loaded: &Loaded, guests: &Path) -> Result<SchemaRef> {
     let options = RunOptions { guests: guests.into(), ..RunOptions::default() };
     let components = lane::load_components(loaded, &options)?;
     let decoder = Decoder::new(&loaded.pipeline.decode)?;
     let rules = lane::open_rules(loaded, &components, &decoder)?;
-    Ok(rules.last().map_or(decoder.schema(), Slot::schema).clone())
+    let schema = rules.last().map_or(decoder.schema(), Slot::schema);
+    attribution::with_column(schema, loaded.pipeline.rule_versions.as_deref())
 }
 
 /// All that is wrong with one pipeline file.

@@ -10,7 +10,8 @@ use super::{FILES_ARE_WRONG, Global, list, pretty, print};
 use crate::clock::shown;
 use crate::error::{Error, Result};
 use crate::pipeline_file::{self, Loaded};
-use crate::source::exchange::state::{self, Ledgers, SeriesLedger};
+use crate::source::exchange::ledgers::{self, Ledgers, SeriesLedger};
+use crate::state;
 
 /// The exit code when candles are missing and `--check` is given.
 const MISSING: u8 = 1;
@@ -61,7 +62,7 @@ fn read(loaded: &Loaded, global: &Global) -> Result<Vec<Ledgers>> {
     };
     let (folder, pipeline) = (global.state_folder(), &loaded.pipeline.name);
     let ledgers: Vec<Ledgers> = (config.exchanges.iter())
-        .filter_map(|exchange| state::read(&state::ledgers_path(&folder, pipeline, exchange.name())))
+        .filter_map(|exchange| state::read(&ledgers::path(&folder, pipeline, exchange.name())))
         .collect();
     if ledgers.is_empty() {
         return Err(Error::Surroundings(format!(

@@ -4,12 +4,14 @@ mod backfill;
 mod build;
 mod check;
 mod completions;
+mod deploy;
 mod diff;
 mod dlq;
 mod gaps;
 mod inspect;
 mod new;
 mod report;
+mod rules;
 mod run;
 mod schema;
 mod test;
@@ -86,6 +88,10 @@ enum Command {
     Run(run::Arguments),
     Backfill(backfill::Arguments),
     Gaps(gaps::Arguments),
+    Deploy(deploy::DeployArguments),
+    Promote(deploy::PromoteArguments),
+    Rollback(deploy::RollbackArguments),
+    Rules(rules::Arguments),
     Check(check::Arguments),
     Inspect(inspect::Arguments),
     Test(test::Arguments),
@@ -135,6 +141,10 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&global, &arguments),
         Command::Backfill(arguments) => backfill::run(&global, &arguments),
         Command::Gaps(arguments) => gaps::run(&global, &arguments),
+        Command::Deploy(arguments) => deploy::deploy(&global, &arguments),
+        Command::Promote(arguments) => deploy::promote(&global, &arguments),
+        Command::Rollback(arguments) => deploy::rollback(&global, &arguments),
+        Command::Rules(arguments) => rules::run(&global, &arguments),
         Command::Check(arguments) => check::run(&global, &arguments),
         Command::Inspect(arguments) => inspect::run(&global, &arguments),
         Command::Test(arguments) => test::run(&global, &arguments),

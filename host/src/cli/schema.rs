@@ -10,11 +10,12 @@ use serde_json::json;
 use super::{FILES_ARE_WRONG, Global, check, list, pretty, print};
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
+use crate::http;
 use crate::pipeline_file::{self, Decode, Limits, Pipeline};
 use crate::rule::Component;
 use crate::sink::{clickhouse, timescale};
 
-/// Print the JSON Schema of pipeline files, or the statements that make a sink's tables
+/// Print the JSON Schema of pipeline files, the statements that make a sink's tables, or the API's description
 ///
 /// Editors with a YAML language server complete and check pipeline files with it.
 #[derive(Debug, Args)]
@@ -32,7 +33,17 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum What {
     Sql(Sql),
+    Api(Api),
 }
+
+/// Print the OpenAPI document of what a running pipeline answers over HTTP
+///
+/// A pipeline with `http` in its file serves it too, at `/api/v1/openapi.json`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+EXAMPLES:
+  tidegate schema api > tidegate.openapi.json")]
+struct Api {}
 
 /// Print the statements that make a sink's tables
 ///
@@ -66,6 +77,7 @@ pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
     match &arguments.what {
         None => print(&pretty(&pipeline_file::json_schema())).map(|()| 0),
         Some(What::Sql(sql)) => self::sql(global, sql),
+        Some(What::Api(Api {})) => print(&pretty(&json!(http::document()))).map(|()| 0),
     }
 }
 

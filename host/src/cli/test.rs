@@ -10,7 +10,7 @@ use clap::Args;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use tidegate_guest::fixture::{self, Failure, Fixture};
 
-use super::{Global, complain, print};
+use super::{Global, build, complain, print};
 use crate::error::{Error, Result};
 use crate::pipeline_file::{self, Limits};
 use crate::rule::Component;
@@ -21,7 +21,8 @@ use crate::shutdown::Shutdown;
 ///
 /// A pipeline file is tested with the folders in `<its name>.cases/`: its decode and its rules read the case's rows, and
 /// what comes out is compared; its own source and sink are not touched. The folder of a rule, or its `.wasm` file, is
-/// tested with the files in `fixtures/`. docs/testing-rules.md describes both.
+/// tested with the files in `fixtures/`; the project that `tidegate new` has made is built before, and its own tests run after.
+/// docs/testing-rules.md describes both.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 EXAMPLES:
@@ -75,6 +76,8 @@ enum Subject {
         component: PathBuf,
         /// Its folder of fixtures; without it those in the component are run.
         fixtures: Option<PathBuf>,
+        /// The folder of its project, whose own tests run too.
+        project: Option<PathBuf>,
     },
 }
 
@@ -84,7 +87,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
     let paths = if arguments.paths.is_empty() { &here[..] } else { &arguments.paths };
     let mut subjects = Vec::new();
     for path in paths {
-        subjects.extend(subjects_of(path, &guests)?);
+        subjects.extend(subjects_of(path, global, &guests)?);
     }
     let mut run = Run {
         guests,
@@ -96,7 +99,12 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
     for subject in &subjects {
         match subject {
             Subject::Pipeline(path) => run.pipeline(path)?,
-            Subject::Rule { component, fixtures } => run.rule(component, fixtures.as_deref())?,
+            Subject::Rule { component, fixtures, project } => {
+                run.rule(component, fixtures.as_deref())?;
+                if let Some(folder) = project {
+                    run.native(component, folder)?;
+                }
+            }
         }
     }
     if !global.quiet {
@@ -109,10 +117,10 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
 }
 
 /// What a path of the command line stands for.
-fn subjects_of(path: &Path, guests: &Path) -> Result<Vec<Subject>> {
+fn subjects_of(path: &Path, global: &Global, guests: &Path) -> Result<Vec<Subject>> {
     let extension = path.extension().and_then(|extension| extension.to_str());
     if path.is_dir() {
-        return subjects_in(path, guests);
+        return subjects_in(path, global, guests);
     }
     match extension {
         _ if !path.exists() => Err(Error::Files(format!("{}: there is no such file", path.display()))),
@@ -120,7 +128,7 @@ fn subjects_of(path: &Path, guests: &Path) -> Result<Vec<Subject>> {
         Some("wasm") => {
             let beside = path.parent().unwrap_or(Path::new("")).join("fixtures");
             let fixtures = beside.is_dir().then_some(beside);
-            Ok(vec![Subject::Rule { component: path.into(), fixtures }])
+            Ok(vec![Subject::Rule { component: path.into(), fixtures, project: None }])
         }
         _ => Err(Error::Files(format!(
             "{}: this is neither a pipeline file (`.yaml`) nor a component (`.wasm`) nor a folder",
@@ -130,11 +138,16 @@ fn subjects_of(path: &Path, guests: &Path) -> Result<Vec<Subject>> {
 }
 
 /// What is to be tested in a folder: a rule with its fixtures, or pipelines with cases.
-fn subjects_in(folder: &Path, guests: &Path) -> Result<Vec<Subject>> {
+fn subjects_in(folder: &Path, global: &Global, guests: &Path) -> Result<Vec<Subject>> {
     let fixtures = folder.join("fixtures");
     if fixtures.is_dir() {
-        let component = prepare(folder, guests)?;
-        return Ok(vec![Subject::Rule { component, fixtures: Some(fixtures) }]);
+        // A project as `tidegate new` makes them is built; a crate of a workspace builds its rules in its own way.
+        let project = folder.join("sdk").is_dir().then(|| folder.to_path_buf());
+        let component = match &project {
+            Some(folder) => build::project(global, folder, None)?,
+            None => prepare(folder, guests)?,
+        };
+        return Ok(vec![Subject::Rule { component, fixtures: Some(fixtures), project }]);
     }
     let pipelines: Vec<Subject> = (files(folder, "yaml")?.into_iter())
         .filter(|path| !case::folders(path).is_empty())
@@ -272,6 +285,19 @@ impl Run {
             return add(self, "", Verdict::Skipped("there are no fixtures beside it or in it".into()), start);
         }
         Ok(())
+    }
+
+    /// Runs the project's own tests, in its own language and outside of a component.
+    fn native(&mut self, component: &Path, folder: &Path) -> Result<()> {
+        let suite = component.display().to_string();
+        let stem = component.file_stem().unwrap_or_default().to_string_lossy();
+        let start = Instant::now();
+        let verdict = match tidegate_kit::native_tests(folder, &|line| tracing::info!("{line}")) {
+            Ok(()) => Verdict::Passed,
+            Err(error @ tidegate_kit::Error::Tests { .. }) => Verdict::Failed(error.to_string()),
+            Err(error) => return Err(error.into()),
+        };
+        self.add(Tested { suite, name: format!("{stem} (natively)"), verdict, time: start.elapsed() })
     }
 
     /// Notes a result and says it.

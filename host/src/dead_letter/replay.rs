@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::letters::{At, Filter, Found, Id, Letter, Letters};
 use super::topic::{First, Topic};
+use crate::attribution;
 use crate::batch::{Batch, Decoded, Partition, Payload, Position, RawBatch, RawRow, Reject};
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
@@ -144,6 +145,7 @@ pub fn run(
         pipeline: &loaded.pipeline,
         now_ms: options.now_ms,
         decoder,
+        versions: attribution::text(rules.iter().map(|rule| (rule.name(), rule.version()))),
         rules,
         sink,
         host_version: env!("CARGO_PKG_VERSION").into(),
@@ -346,6 +348,8 @@ struct Replay<'a> {
     pipeline: &'a Pipeline,
     now_ms: Option<i64>,
     decoder: Decoder,
+    /// The versions of the rules.
+    versions: String,
     rules: Vec<Slot>,
     sink: KafkaSink,
     /// What decides the rows that do not decode.
@@ -394,6 +398,7 @@ impl Replay<'_> {
         let too_large = self.sink.replay(&Replayed {
             pipeline: &self.pipeline.name,
             partition: &raw.partition,
+            versions: &self.versions,
             kept: &kept.columns,
             kept_from: &kept_from,
             dropped: &dropped,
@@ -427,7 +432,8 @@ impl Replay<'_> {
         let mut read_back = |partition: i32, columns: &[String], each: &mut dyn FnMut(_) -> Result<()>| {
             sink.read_back(partition, columns, remember, each)
         };
-        warm(rules, raw.partition.number, &mut read_back, remembered)?;
+        let mut slots: Vec<&mut Slot> = rules.iter_mut().collect();
+        warm(&mut slots, raw.partition.number, &mut read_back, remembered)?;
         let Decoded { batch: mut kept, rejects, .. } = decoder.decode(raw, host_version);
         let all: Vec<u32> = (0..).take(raw.len()).collect();
         note(verdicts, &all, &kept.rows, rejects, &|| Verdict::Cannot("it is an empty row".into()));

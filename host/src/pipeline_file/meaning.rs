@@ -1,6 +1,7 @@
 //! What a pipeline file can say wrong although every key and type is right.
 
 mod database;
+mod deploy;
 mod exchange;
 mod kafka;
 
@@ -59,6 +60,7 @@ pub fn check(loaded: &Loaded) -> Vec<Finding> {
     check.ends();
     check.kafka();
     check.exchanges();
+    check.deploy();
     check.range(&["batch", "rows"], batch.rows as u64, 1, 1_000_000, "");
     check.range(&["batch", "bytes"], batch.bytes.0, 1, GIB, " bytes");
     check.range(&["remember", "rows"], remember.rows as u64, 0, 100_000_000, "");

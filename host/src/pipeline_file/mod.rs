@@ -6,6 +6,7 @@
 
 pub(crate) mod build;
 mod database;
+mod deploy;
 mod exchange;
 pub mod finding;
 pub(crate) mod interpolate;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::batch::Kind;
 pub use database::{ClickhouseSink, Hypertable, Insert, PartitionBy, TimescaleSink};
+pub use deploy::{Deploy, Http, Listen};
 pub use exchange::{AdapterLimits, Budget, Exchange, ExchangeSource, TIMEFRAMES, timeframe_ms};
 use finding::{Finding, Mark};
 pub use kafka::{
@@ -192,6 +194,14 @@ pub struct Pipeline {
     /// of rules and its own buffers.
     #[serde(default = "default_lanes")]
     pub lanes: usize,
+    /// Where the pipeline answers over HTTP: what its rules do, and how they are replaced. Without it, nowhere.
+    pub http: Option<Http>,
+    /// How a rule is replaced while data flow.
+    #[serde(default)]
+    pub deploy: Deploy,
+    /// A column of this name is added to every row, with the versions of the rules that have decided it: their names and
+    /// the first twelve digits of their SHA-256. Messages in Kafka have it in a header, with or without the column.
+    pub rule_versions: Option<String>,
 }
 
 fn default_lanes() -> usize {

@@ -177,7 +177,7 @@ fn unknown_keys_have_a_hint_and_all_are_found() {
             "p.yaml:2:1: unknown key `sorce`; did you mean `source`?",
             "p.yaml:3:28: unknown key `tabel` in `sink.sqlite`; did you mean `table`?",
             "p.yaml:4:1: unknown key `zzz`; known are `name`, `source`, `decode`, `rules`, `sink`, \
-             `dead_letter`, `batch`, `remember`, `delivery`, `lanes`",
+             `dead_letter`, `batch`, `remember`, `delivery`, `lanes`, `http`, `deploy`, `rule_versions`",
         ]
     );
     assert_eq!(
@@ -439,4 +439,27 @@ fn the_source_is_no_file_that_the_sink_makes() {
             "p.yaml:6:17: the rule name `sink` is taken: rows that the sink does not store are counted under it"
         ]
     );
+}
+
+#[test]
+fn what_replacing_rules_and_http_cannot_be_is_said() {
+    let cases = [
+        ("deploy: { refused: 1.5 }", "6:20: `refused` must be 0 to 1, but is 1.5"),
+        ("deploy: { probation: 5 }", "6:22: `deploy.probation` must be a time with a unit, such as `250ms`"),
+        ("rule_versions: close", "6:16: the column `close` is one of `decode` already"),
+        ("rule_versions: Who", "6:16: the column name `Who` must be 1 to 64 of `a-z 0-9 _`"),
+        (
+            "http: 9101",
+            "6:7: `http` must be an address such as `127.0.0.1:9101`, or `address` and `token_file`",
+        ),
+        ("http: example.com:9101", "6:7: `example.com:9101` is no address with a port"),
+        ("http: { address: 10.0.0.1:9101 }", "6:18: `10.0.0.1:9101` can be reached from other machines"),
+        ("http: { address: 127.0.0.1:9101, token_file: '' }", "6:46: the path is empty"),
+    ];
+    for (more, sentence) in cases {
+        let found = findings(good_and(&format!("{more}\n")));
+        assert!(found.len() == 1 && found[0].contains(sentence), "{more}: {found:?}");
+    }
+    let loaded = read_as(good_and("http: { address: '[::1]:9101' }\nrule_versions: decided_by\n")).unwrap();
+    assert_eq!(loaded.pipeline.http.unwrap().address(), "[::1]:9101");
 }

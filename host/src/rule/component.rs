@@ -84,7 +84,7 @@ impl Component {
     /// Checks the component of the file at `path` and asks it what it is. Errors as for [`Component::load`].
     pub fn of(path: &Path, file: wasm::File, limits: &Limits) -> Result<Component> {
         file.check(path, &CONTRACT)?;
-        let wasm::File { component, sha256, size_bytes } = file;
+        let wasm::File { component, sha256, size_bytes, .. } = file;
         let wrong = |what: String| wasm::wrong(path, &what);
         let does_not_fit = |what: String| wrong(CONTRACT.does_not_fit(&what));
         // Nothing is linked: a rule imports nothing.

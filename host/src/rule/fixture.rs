@@ -7,10 +7,8 @@ use arrow_array::types::{Float64Type, Int64Type, TimestampMillisecondType, UInt3
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::{Field, Schema};
 use tidegate_guest as guest;
-use tidegate_guest::fixture::{
-    Expected, Failure, Fixture, Inputs, SECTION, check_remembers, refused_settings,
-};
-use wasmparser::{Parser, Payload};
+use tidegate_guest::fixture::{Expected, Failure, Fixture, Inputs, check_remembers, refused_settings};
+use tidegate_kit::component;
 
 use super::bindings::exports::tidegate::rule::rule as wire;
 use super::columns::{self, Outcome};
@@ -63,22 +61,12 @@ pub fn run_embedded(bytes: &[u8], component: &Component, limits: &Limits) -> Res
 /// # Errors
 /// One sentence about the file or the section.
 pub fn embedded(bytes: &[u8]) -> Result<BTreeMap<String, Fixture>, String> {
-    let mut data: Option<&[u8]> = None;
-    // Modules and components inside have sections of their own, which are not the component's.
-    let mut depth = 0_u32;
-    for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(|error| format!("it is no component: {error}"))? {
-            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
-            Payload::End(_) => depth = depth.saturating_sub(1),
-            // A later one stands in the place of an earlier one.
-            Payload::CustomSection(section) if depth == 0 && section.name() == SECTION => {
-                data = Some(section.data());
-            }
-            _ => {}
-        }
-    }
-    let Some(data) = data else { return Ok(BTreeMap::new()) };
-    serde_json::from_slice(data).map_err(|error| format!("its section `{SECTION}` is wrong: {error}"))
+    let fixtures = component::embedded(bytes)?.unwrap_or_default();
+    let parse = |(name, fixture)| match serde_json::from_value(fixture) {
+        Ok(fixture) => Ok((name, fixture)),
+        Err(error) => Err(format!("its fixture `{name}` is wrong: {error}")),
+    };
+    fixtures.into_iter().map(parse).collect()
 }
 
 /// What a rule says about itself, in the words of the crate for rules.
@@ -242,8 +230,12 @@ mod tests {
         let section = |json: &[u8]| {
             // An empty component and a custom section: its id, its length, the length of its name, its name.
             let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
-            bytes.extend([0, (1 + SECTION.len() + json.len()) as u8, SECTION.len() as u8]);
-            bytes.extend_from_slice(SECTION.as_bytes());
+            bytes.extend([
+                0,
+                (1 + component::FIXTURES_SECTION.len() + json.len()) as u8,
+                component::FIXTURES_SECTION.len() as u8,
+            ]);
+            bytes.extend_from_slice(component::FIXTURES_SECTION.as_bytes());
             bytes.extend_from_slice(json);
             bytes
         };
@@ -254,9 +246,6 @@ mod tests {
         let two = [section(br#"{"a": 1}"#), section(br#"{"b": {"rows": []}}"#)[8..].to_vec()].concat();
         assert_eq!(embedded(&two).unwrap().keys().collect::<Vec<_>>(), ["b"]);
         let wrong = embedded(&section(br#"{"a": {"row": []}}"#)).unwrap_err();
-        assert!(
-            wrong.starts_with("its section `tidegate:fixtures` is wrong: unknown field `row`"),
-            "{wrong}"
-        );
+        assert!(wrong.starts_with("its fixture `a` is wrong: unknown field `row`"), "{wrong}");
     }
 }

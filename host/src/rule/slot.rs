@@ -14,6 +14,7 @@ use arrow_select::filter::FilterBuilder;
 use super::columns::{Outcome, text_bytes};
 use super::component::{Component, Description};
 use super::instance::Instance;
+use super::version::Decided;
 use crate::batch::{Batch, Reject, compact, compacted};
 use crate::error::{Error, Result};
 use crate::pipeline_file::{self, Limits};
@@ -48,6 +49,8 @@ pub struct Slot {
     /// The columns after this rule.
     schema: SchemaRef,
     instances: HashMap<i32, Instance>,
+    /// Whether a failure ends it, instead of a search for the row that is to blame.
+    is_on_trial: bool,
     /// How many decided rows would pay for the rows that made the rule fail; see [`DECIDED_A_POISONOUS_ROW`].
     debt_rows: usize,
     time: Duration,
@@ -63,6 +66,19 @@ pub struct Applied {
     pub rejects: Vec<Reject>,
     /// How many rows it dropped.
     pub dropped: u64,
+    /// On how many of the rejected rows it failed.
+    pub failed_rows: u64,
+}
+
+impl Applied {
+    /// What was decided of the `rows` that the rule was given.
+    pub fn decided(&self, rows: u64) -> Decided {
+        let mut decided = Decided { rows, dropped: self.dropped, ..Decided::default() };
+        for reject in &self.rejects {
+            *decided.rejected.entry(Arc::clone(&reject.reason)).or_default() += 1;
+        }
+        decided
+    }
 }
 
 impl Slot {
@@ -92,6 +108,7 @@ impl Slot {
             schema: output,
             component,
             instances: HashMap::new(),
+            is_on_trial: false,
             debt_rows: 0,
             time: Duration::ZERO,
             rows: 0,
@@ -118,9 +135,44 @@ impl Slot {
         &self.component.sha256
     }
 
-    /// Mean time of its calls, the border included, in nanoseconds a row.
-    pub fn ns_per_row(&self) -> f64 {
-        if self.rows == 0 { 0.0 } else { self.time.as_nanos() as f64 / self.rows as f64 }
+    /// Rows of its calls since this was last asked, and how long the calls took, the border included.
+    pub fn take_calls(&mut self) -> (u64, Duration) {
+        (std::mem::take(&mut self.rows), std::mem::take(&mut self.time))
+    }
+
+    /// Whether a failure on any row is the rule's fault from now on.
+    pub fn set_on_trial(&mut self, is_on_trial: bool) {
+        self.is_on_trial = is_on_trial;
+    }
+
+    /// From now on the columns after this rule are in the order of `schema`, which has the same.
+    pub fn keep_schema(&mut self, schema: &SchemaRef) {
+        self.schema = Arc::clone(schema);
+    }
+
+    /// The rule's name, shared.
+    pub fn shared_name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The columns that it remembers.
+    pub fn remembered(&self) -> &[String] {
+        &self.remembered
+    }
+
+    /// The partitions that have an instance.
+    pub fn partitions(&self) -> Vec<i32> {
+        self.instances.keys().copied().collect()
+    }
+
+    /// Whether a partition has an instance.
+    pub fn has_instance(&self, partition: i32) -> bool {
+        self.instances.contains_key(&partition)
+    }
+
+    /// Gives a partition its instance.
+    pub fn put(&mut self, partition: i32, instance: Instance) {
+        self.instances.insert(partition, instance);
     }
 
     /// Throws the instance of a partition away: another lane or host goes on with it.
@@ -139,7 +191,8 @@ impl Slot {
     /// with how it failed as the reason.
     ///
     /// # Errors
-    /// [`Error::Running`] when the rule fails on more rows than can be the rows' fault, or cannot be started.
+    /// [`Error::Rule`] when the rule fails on more rows than can be the rows' fault, or on any while it is on trial, or
+    /// cannot be started.
     pub fn apply(
         &mut self,
         partition: i32,
@@ -154,6 +207,7 @@ impl Slot {
                 kept: Batch { columns, rows: batch.rows },
                 rejects: Vec::new(),
                 dropped: 0,
+                failed_rows: 0,
             });
         }
         let mut division = Division {
@@ -169,16 +223,14 @@ impl Slot {
         if division.poisonous == rows && rows > 1 {
             let last = division.parts.last().and_then(|part| part.rejects.last());
             let detail = last.map_or("", |reject| reject.detail.as_str());
-            return Err(Error::Running(format!(
-                "the rule `{}` fails on every row of a batch of {rows}: {detail}; nothing of the batch was written",
-                self.name
+            return Err(self.failure(format!(
+                "fails on every row of a batch of {rows}: {detail}; nothing of the batch was written"
             )));
         }
         let mut applied = joined(division.parts, &self.schema).map_err(|error| {
-            Error::Running(format!(
-                "what the rule `{}` answered for the parts of a batch of {rows} rows is too much for one batch \
-                 ({error}); nothing of the batch was written: give `batch.rows` a smaller number",
-                self.name
+            self.failure(format!(
+                "has answered too much for the parts of a batch of {rows} rows to be one batch ({error}); nothing of the \
+                 batch was written: give `batch.rows` a smaller number"
             ))
         })?;
         if applied.kept.rows.len() < rows {
@@ -209,6 +261,12 @@ impl Slot {
             }
             Err(failure) => failure,
         };
+        if self.is_on_trial {
+            return Err(self.failure(format!(
+                "failed on a batch of {} rows while it was on trial: {failure}",
+                division.batch.rows.len()
+            )));
+        }
         if range.len() > 1 {
             let middle = range.start + range.len() / 2;
             self.decide(division, range.start..middle)?;
@@ -226,10 +284,7 @@ impl Slot {
             division.parts.push(part);
             return Ok(());
         };
-        Err(Error::Running(format!(
-            "the rule `{}` fails on {too_often}: {failure}; nothing of the batch was written",
-            self.name
-        )))
+        Err(self.failure(format!("fails on {too_often}: {failure}; nothing of the batch was written")))
     }
 
     fn check_parts(&self, division: &Division<'_, '_>) -> Result<()> {
@@ -237,10 +292,9 @@ impl Slot {
         if division.text_bytes <= limit_bytes {
             return Ok(());
         }
-        Err(Error::Running(format!(
-            "the rule `{}` answers more than {limit_bytes} bytes of text for a batch of {} rows, {PARTS_OUTPUTS_MAX} \
-             times its `limits.output`; nothing of the batch was written: make that larger, or `batch.rows` smaller",
-            self.name,
+        Err(self.failure(format!(
+            "answers more than {limit_bytes} bytes of text for a batch of {} rows, {PARTS_OUTPUTS_MAX} times its \
+             `limits.output`; nothing of the batch was written: make that larger, or `batch.rows` smaller",
             division.batch.rows.len()
         )))
     }
@@ -265,16 +319,27 @@ impl Slot {
         Ok(answer)
     }
 
-    fn new_instance(&self) -> Result<Instance> {
-        Instance::new(&self.component, &self.limits, &self.settings).map_err(|failure| {
-            Error::Running(format!("the rule `{}` failed when an instance was made: {failure}", self.name))
-        })
+    fn failure(&self, what: String) -> Error {
+        Error::Rule { rule: Arc::clone(&self.name), what }
+    }
+
+    /// An instance that has been shown nothing.
+    pub fn new_instance(&self) -> Result<Instance> {
+        Instance::new(&self.component, &self.limits, &self.settings)
+            .map_err(|failure| self.failure(format!("failed when an instance was made: {failure}")))
     }
 
     fn show(&self, instance: &mut Instance, rows: &RecordBatch) -> Result<()> {
-        instance.remember(rows).map_err(|failure| {
-            Error::Running(format!("the rule `{}` failed when it was shown rows: {failure}", self.name))
-        })
+        instance
+            .remember(rows)
+            .map_err(|failure| self.failure(format!("failed when it was shown rows: {failure}")))
+    }
+
+    /// The columns of rows that it remembers.
+    pub fn of_remembered(&self, rows: &RecordBatch) -> RecordBatch {
+        let indexes: Vec<usize> =
+            self.remembered.iter().filter_map(|name| rows.schema_ref().index_of(name).ok()).collect();
+        rows.project(&indexes).expect("the indexes are the schema's own")
     }
 
     /// A new instance that remembers what the sink has and what of this batch is already decided.
@@ -286,10 +351,7 @@ impl Slot {
         let mut remember = |rows: RecordBatch| self.show(&mut instance, &rows);
         (division.read_back)(division.partition, &self.remembered, &mut remember)?;
         for part in &division.parts {
-            let columns = &part.kept.columns;
-            let indexes: Vec<usize> =
-                self.remembered.iter().filter_map(|name| columns.schema().index_of(name).ok()).collect();
-            let columns = columns.project(&indexes).expect("the indexes are the schema's own");
+            let columns = self.of_remembered(&part.kept.columns);
             // As many at once as `read_back` shows, because half a batch in one call would exceed its limits.
             for start in (0..columns.num_rows()).step_by(READ_BACK_ROWS) {
                 let rows = READ_BACK_ROWS.min(columns.num_rows() - start);
@@ -318,7 +380,7 @@ impl Slot {
                 rows.iter().zip(kept.values()).filter(|(_, kept)| *kept).map(|(row, _)| *row).collect();
             Batch { columns: filtered(&columns, &kept), rows }
         };
-        Ok(Applied { kept, rejects, dropped: outcome.dropped })
+        Ok(Applied { kept, rejects, dropped: outcome.dropped, failed_rows: 0 })
     }
 
     fn poisonous_part(&self, input: &RecordBatch, row: u32, failure: &CallError) -> Applied {
@@ -330,7 +392,12 @@ impl Slot {
             detail: failure.to_string(),
         };
         let columns = self.with_columns(&input.slice(0, 0), Vec::new());
-        Applied { kept: Batch { columns, rows: Vec::new() }, rejects: vec![reject], dropped: 0 }
+        Applied {
+            kept: Batch { columns, rows: Vec::new() },
+            rejects: vec![reject],
+            dropped: 0,
+            failed_rows: 1,
+        }
     }
 
     /// The input's columns with the rule's in their places; a column that was not answered stays as it is, and
@@ -354,7 +421,7 @@ impl Slot {
 /// Makes the instances of a partition that are missing, with one pass over what the sink has of it for all that
 /// remember.
 pub fn warm(
-    rules: &mut [Slot],
+    rules: &mut [&mut Slot],
     partition: i32,
     read_back: &mut ReadBack<'_>,
     remembered: &AtomicU64,
@@ -378,9 +445,7 @@ pub fn warm(
     let mut show = |batch: RecordBatch| {
         for (index, instance) in new.iter_mut().filter(|(_, instance)| instance.remembers()) {
             let rule = &rules[*index];
-            let own: Vec<usize> =
-                rule.remembered.iter().filter_map(|name| batch.schema_ref().index_of(name).ok()).collect();
-            rule.show(instance, &batch.project(&own).expect("the indexes are the schema's own"))?;
+            rule.show(instance, &rule.of_remembered(&batch))?;
         }
         rows += batch.num_rows() as u64;
         remembered.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
@@ -417,7 +482,7 @@ struct Division<'a, 'r> {
 }
 
 /// The columns after a rule: the input's, and at the end what the rule adds.
-fn output_schema(input: &SchemaRef, component: &Component) -> SchemaRef {
+pub fn output_schema(input: &SchemaRef, component: &Component) -> SchemaRef {
     let mut fields: Vec<Arc<Field>> = input.fields().iter().cloned().collect();
     for (name, kind) in &component.description.writes {
         if input.column_with_name(name).is_none() {
@@ -443,6 +508,7 @@ fn joined(mut parts: Vec<Applied>, schema: &SchemaRef) -> std::result::Result<Ap
     Ok(Applied {
         kept: Batch { columns, rows },
         dropped: parts.iter().map(|part| part.dropped).sum(),
+        failed_rows: parts.iter().map(|part| part.failed_rows).sum(),
         rejects: parts.into_iter().flat_map(|part| part.rejects).collect(),
     })
 }

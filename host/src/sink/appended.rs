@@ -66,6 +66,12 @@ impl AppendedFile {
         self.cut_to_committed()
     }
 
+    /// The same file for another reader: what is committed now, without the lock.
+    pub fn for_reading(&self) -> Result<AppendedFile> {
+        let file = File::open(&self.path).map_err(|error| io_error("open", &self.path, &error))?;
+        Ok(AppendedFile { path: self.path.clone(), file, committed_bytes: self.committed_bytes })
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -12,6 +12,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::appended::{AppendedFile, io_error, lock};
 use super::values::{Builder, READ_BACK_ROWS, Rows, Value, has_timestamp, project, window_start};
-use super::{Write, json, resolve};
+use super::{Reading, Write, json, resolve};
 use crate::batch::{Kind, Partition, Position, json_name};
 use crate::dead_letter::DeadLetterLines;
 use crate::error::{Error, Result};
@@ -188,6 +189,28 @@ impl FileSink {
                 read_back_parquet(folder, parts, &self.schema, &asked, remember, each)
             }
             (Data::Parquet { .. }, Stored::Jsonl { .. }) => Ok(()),
+        }
+    }
+}
+
+impl FileSink {
+    /// What [`FileSink::read_back`] would read now.
+    pub fn reading(&self, columns: &[String]) -> Result<Reading> {
+        let (schema, asked) = (Arc::clone(&self.schema), project(&self.schema, columns)?);
+        match (&self.data, self.sidecar.stored) {
+            (Data::Jsonl(file), _) => {
+                let mut file = file.for_reading()?;
+                Ok(Box::new(move |remember, each| {
+                    read_back_jsonl(&mut file, &schema, &asked, remember, each)
+                }))
+            }
+            (Data::Parquet { folder, .. }, Stored::Parquet { parts }) => {
+                let folder = folder.clone();
+                Ok(Box::new(move |remember, each| {
+                    read_back_parquet(&folder, parts, &schema, &asked, remember, each)
+                }))
+            }
+            (Data::Parquet { .. }, Stored::Jsonl { .. }) => Ok(Box::new(|_, _| Ok(()))),
         }
     }
 }

@@ -27,10 +27,10 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use self::hanging::Begun;
 use self::message::{Key, key_columns};
-use self::read_back::ReadBack;
+use self::read_back::{Extent, ReadBack};
 use self::topics::{Target, Topics, limit_bytes, set_limits};
 use super::json::RowWriter;
-use super::{Stored, Write};
+use super::{Reading, Stored, Write};
 use crate::batch::{Partition, Position};
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, Result};
@@ -280,11 +280,13 @@ impl KafkaSink {
         let writer = RowWriter::new(write.kept);
         let key = Key::new(&self.key, write.kept);
         let (mut value, mut key_text) = (Vec::with_capacity(512), Vec::with_capacity(64));
+        let headers = message::versions(write.versions);
+        let weight = headers.as_ref().map_or(0, message::header_bytes);
         for row in 0..write.kept.num_rows() {
             value.clear();
             writer.append(row, &mut value);
             let has_key = key.append(row, &mut key_text);
-            if let Some(detail) = self.topic.too_large(&value, key_text.len()) {
+            if let Some(detail) = self.topic.too_large(&value, key_text.len() + weight) {
                 let refused = (write.refuse)(row, "too_large", detail);
                 self.send_dead_letter(&refused, source)?;
                 stored.refused.push(refused.reject.into_owned());
@@ -295,6 +297,7 @@ impl KafkaSink {
             if has_key {
                 record = record.key(key_text.as_slice());
             }
+            record.headers = headers.clone();
             self.send(record, source)?;
         }
         for dead_letter in write.rejected {
@@ -538,16 +541,42 @@ impl KafkaSink {
         remember: &Remember,
         each: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
+        let consumer = self.take_reading()?;
+        let mut read_back = ReadBack::new(self, columns)?;
+        for extent in self.extents(&consumer, partition)? {
+            read_back.run(&consumer, extent, remember, each)?;
+        }
+        self.reading = Some(consumer);
+        Ok(())
+    }
+
+    /// What [`KafkaSink::read_back`] would read now.
+    pub fn reading(&mut self, partition: i32, columns: &[String]) -> Result<Reading> {
+        let consumer = self.take_reading()?;
+        let extents = self.extents(&consumer, partition)?;
+        self.reading = Some(consumer);
+        let mut read_back = ReadBack::new(self, columns)?;
+        let (config, brokers) = (self.reader.clone(), self.brokers.clone());
+        Ok(Box::new(move |remember, each| {
+            let consumer: BaseConsumer<Asking> =
+                config.create_with_context(Asking::default()).map_err(|error| {
+                    Error::Rewind(format!("a consumer of `{brokers}` cannot be made: {}", reason(&error)))
+                })?;
+            extents.into_iter().try_for_each(|extent| read_back.run(&consumer, extent, remember, each))
+        }))
+    }
+
+    /// The partitions that have the rows of a partition of the source, up to where they count now.
+    fn extents(&self, consumer: &BaseConsumer<Asking>, partition: i32) -> Result<Vec<Extent>> {
         let partitions = match self.positions {
             Positions::Group => partition..partition + 1,
             Positions::Own(_) => 0..self.topic.partitions,
         };
-        let consumer = self.take_reading()?;
-        for partition in partitions {
-            ReadBack::new(self, partition, &consumer, columns)?.run(remember, each)?;
-        }
-        self.reading = Some(consumer);
-        Ok(())
+        let extent = |partition: i32| {
+            let (low, end) = self.committed(consumer, partition).settled()?;
+            Ok(Extent { partition, low, end })
+        };
+        partitions.map(extent).collect()
     }
 
     /// A consumer that sees what is committed. It is kept: a new one would have to find the brokers for each partition.

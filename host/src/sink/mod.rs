@@ -42,6 +42,8 @@ pub struct Write<'a> {
     pub next: &'a Position,
     /// Rows to keep; columns as in the schema that the sink was opened with.
     pub kept: &'a RecordBatch,
+    /// The versions of the rules that have decided the rows; empty without rules.
+    pub versions: &'a str,
     /// Rows for the dead letter.
     pub rejected: &'a [DeadLetter<'a>],
     /// Makes the dead letter of a row of `kept` that can never be stored: its index, the reason, the detail.
@@ -56,6 +58,11 @@ pub struct Stored {
     /// Those that can never be stored: they are in the dead letter.
     pub refused: Vec<Reject>,
 }
+
+/// Reads rows back on whatever thread, oldest first, in batches as [`Sink::read_back`] does. It sees what counted when it was
+/// made, and nothing of what has come since.
+pub type Reading =
+    Box<dyn FnOnce(&pipeline_file::Remember, &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<()> + Send>;
 
 /// A place for rows.
 pub enum Sink {
@@ -162,6 +169,18 @@ impl Sink {
             Sink::Timescale(sink) => sink.read_back(columns, remember, each),
             Sink::Clickhouse(sink) => sink.read_back(columns, remember, each),
             Sink::Stdout(_) => Ok(()),
+        }
+    }
+
+    /// What [`Sink::read_back`] would read now, for another thread; nothing where only the sink's own connection can read. What
+    /// was written must count, so it is made after a checkpoint.
+    pub fn reading(&mut self, partition: i32, columns: &[String]) -> Result<Option<Reading>> {
+        match self {
+            Sink::Sqlite(sink) => sink.reading(columns).map(Some),
+            Sink::File(sink) => sink.reading(columns).map(Some),
+            Sink::Kafka(sink) => sink.reading(partition, columns).map(Some),
+            Sink::Timescale(_) | Sink::Clickhouse(_) => Ok(None),
+            Sink::Stdout(_) => Ok(Some(Box::new(|_, _| Ok(())))),
         }
     }
 

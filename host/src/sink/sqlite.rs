@@ -21,6 +21,7 @@
 pub mod letters;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
@@ -33,7 +34,7 @@ use rusqlite::{
 use super::appended::AppendedFile;
 use super::table::{self, is_revised};
 use super::values::{Builder, Rows, Value, Values, has_timestamp, project, window_start};
-use super::{Stored, Write, resolve};
+use super::{Reading, Stored, Write, resolve};
 use crate::batch::{Kind, Partition, Position};
 use crate::dead_letter::{DeadLetter, DeadLetterLines};
 use crate::error::{Error, Result};
@@ -238,16 +239,60 @@ impl SqliteSink {
         Ok(Stored { duplicates, refused })
     }
 
-    /// Reads the last rows back. The range of rowids is found by a walk over the last `remember.rows` rows,
-    /// so the cost does not depend on the size of the table.
+    /// Reads the last rows back.
     pub fn read_back(
         &mut self,
         columns: &[String],
         remember: &pipeline_file::Remember,
         each: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
+        self.stored(columns)?.read_back(&self.connection, remember, each)
+    }
+
+    /// What [`SqliteSink::read_back`] would read now: the other connection stays in a transaction that begins here.
+    pub fn reading(&self, columns: &[String]) -> Result<Reading> {
+        let stored = self.stored(columns)?;
+        let say = |error| sqlite_error(&self.path, &error);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags).map_err(say)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(say)?;
+        connection
+            .execute_batch(&format!(
+                "BEGIN; SELECT count(*) FROM (SELECT 1 FROM {} LIMIT 1)",
+                quoted(&self.table)
+            ))
+            .map_err(say)?;
+        Ok(Box::new(move |remember, each| stored.read_back(&connection, remember, each)))
+    }
+
+    fn stored(&self, columns: &[String]) -> Result<StoredRows> {
+        Ok(StoredRows {
+            path: self.path.clone(),
+            table: self.table.clone(),
+            schema: Arc::clone(&self.schema),
+            asked: project(&self.schema, columns)?,
+        })
+    }
+}
+
+/// The rows of the table, some columns of which are asked for.
+struct StoredRows {
+    path: PathBuf,
+    table: String,
+    schema: SchemaRef,
+    asked: SchemaRef,
+}
+
+impl StoredRows {
+    /// Reads the last rows. The range of rowids is found by a walk over the last `remember.rows` rows, so the cost does not
+    /// depend on the size of the table.
+    fn read_back(
+        &self,
+        connection: &Connection,
+        remember: &pipeline_file::Remember,
+        each: &mut dyn FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()> {
         let say = |error: rusqlite::Error| sqlite_error(&self.path, &error);
-        let schema = project(&self.schema, columns)?;
         let (table, rowid) = (quoted(&self.table), rowid_name(&self.schema));
         let window = remember.window.filter(|_| has_timestamp(&self.schema));
         let timed = window.is_some();
@@ -258,21 +303,22 @@ impl SqliteSink {
         );
         let limit = i64::try_from(remember.rows).unwrap_or(i64::MAX);
         let (first, newest): (Option<i64>, Option<i64>) =
-            self.connection.query_row(&range, [limit], |row| Ok((row.get(0)?, row.get(1)?))).map_err(say)?;
+            connection.query_row(&range, [limit], |row| Ok((row.get(0)?, row.get(1)?))).map_err(say)?;
         let Some(first) = first else { return Ok(()) };
         let since = newest.zip(window).map(|(newest, window)| window_start(newest, window.0));
         let condition = if since.is_some() { "AND timestamp >= ?2" } else { "AND ?2 IS NULL" };
-        let names = columns.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+        let names =
+            self.asked.fields().iter().map(|field| quoted(field.name())).collect::<Vec<_>>().join(", ");
         let names = if names.is_empty() { "NULL".to_owned() } else { names };
         let select = format!("SELECT {names} FROM {table} WHERE {rowid} >= ?1 {condition} ORDER BY {rowid}");
-        let mut statement = self.connection.prepare(&select).map_err(say)?;
+        let mut statement = connection.prepare(&select).map_err(say)?;
         let mut stored = statement.query((first, since)).map_err(say)?;
-        let mut rows = Rows::new(&schema);
+        let mut rows = Rows::new(&self.asked);
         while let Some(row) = stored.next().map_err(say)? {
             for (index, builder) in rows.next_row().iter_mut().enumerate() {
                 let value = row.get_ref(index).map_err(say)?;
                 if !read_value(builder, value) {
-                    return Err(self.wrong_value(&columns[index], builder.kind(), value));
+                    return Err(self.wrong_value(self.asked.field(index).name(), builder.kind(), value));
                 }
             }
             if let Some(batch) = rows.full() {

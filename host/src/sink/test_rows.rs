@@ -13,7 +13,7 @@ use crate::dead_letter::DeadLetter;
 use crate::error::Result;
 use crate::kafka::Patience;
 use crate::lane::Place;
-use crate::pipeline_file::{ByteSize, Pipeline, Remember, Span};
+use crate::pipeline_file::{ByteSize, Deploy, Pipeline, Remember, Span};
 use crate::shutdown::Shutdown;
 use crate::source::Source;
 use crate::source::file::FileSource;
@@ -71,6 +71,9 @@ pub fn pipeline(sink: &str, dead_letter: Option<&str>) -> Pipeline {
         remember: Default::default(),
         delivery: Default::default(),
         lanes: 1,
+        http: None,
+        deploy: Deploy::default(),
+        rule_versions: None,
     }
 }
 
@@ -122,6 +125,7 @@ pub fn write(sink: &mut Sink, from: u64, to: u64, kept: &RecordBatch, payloads: 
         expected: &expected,
         next: &next,
         kept,
+        versions: "",
         rejected: &rejected,
         refuse: &refuse,
     };

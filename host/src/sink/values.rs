@@ -10,6 +10,7 @@ use arrow_array::{
     TimestampMillisecondArray,
 };
 use arrow_schema::{Schema, SchemaRef};
+use std::fmt;
 use std::sync::Arc;
 
 use crate::batch::Kind;
@@ -33,6 +34,19 @@ pub enum Value<'a> {
     Timestamp(i64),
     /// Of a text column.
     Text(&'a str),
+}
+
+/// For a person.
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Null => f.write_str("null"),
+            Value::Integer(value) | Value::Timestamp(value) => write!(f, "{value}"),
+            Value::Float(value) => write!(f, "{value}"),
+            Value::Boolean(value) => write!(f, "{value}"),
+            Value::Text(text) => write!(f, "`{text}`"),
+        }
+    }
 }
 
 /// A column whose type is known.

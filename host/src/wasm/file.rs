@@ -34,6 +34,8 @@ pub struct File {
     pub sha256: Arc<str>,
     /// Size of the file.
     pub size_bytes: u64,
+    /// The file.
+    pub bytes: Arc<[u8]>,
 }
 
 impl Contract {
@@ -73,13 +75,20 @@ impl File {
 /// # Errors
 /// [`Error::Files`] with what the file is instead of a component.
 pub fn open(path: &Path, limits: &Limits) -> Result<File> {
-    let bytes = read(path, limits.file.0)?;
+    of_bytes(path, read(path, limits.file.0)?.into(), limits)
+}
+
+/// Compiles a component that has been read already; `path` is what it is called. Errors as for [`open`].
+pub fn of_bytes(path: &Path, bytes: Arc<[u8]>, limits: &Limits) -> Result<File> {
     let wrong = |what: String| wrong(path, &what);
     refuse_what_is_no_component(&bytes).map_err(wrong)?;
-    let sha256 = crate::batch::hex(&Sha256::digest(&bytes));
-    let size_bytes = bytes.len() as u64;
-    let component = compile(bytes, limits.compile.0).map_err(wrong)?;
-    Ok(File { component, sha256: sha256.into(), size_bytes })
+    let component = compile(Arc::clone(&bytes), limits.compile.0).map_err(wrong)?;
+    Ok(File { component, sha256: sha256(&bytes).into(), size_bytes: bytes.len() as u64, bytes })
+}
+
+/// SHA-256 of a file in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    crate::batch::hex(&Sha256::digest(bytes))
 }
 
 /// A sentence about a component.
@@ -93,7 +102,8 @@ pub fn link(component: &Component) -> wasmtime::Result<InstancePre<Guest>> {
     Linker::<Guest>::new(engine).instantiate_pre(component)
 }
 
-fn read(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
+/// The content of a component's file, when it is not larger than that.
+pub fn read(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
     let fault = |what: String| wrong(path, &what);
     let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => fault(
@@ -133,7 +143,7 @@ fn refuse_what_is_no_component(bytes: &[u8]) -> std::result::Result<(), String> 
 }
 
 /// Compiles on a thread of its own, so that a file that is made to compile for ever ends with a sentence.
-fn compile(bytes: Vec<u8>, limit: Duration) -> std::result::Result<Component, String> {
+fn compile(bytes: Arc<[u8]>, limit: Duration) -> std::result::Result<Component, String> {
     let engine = engine().map_err(|error| error.to_string())?;
     let (sender, receiver) = mpsc::sync_channel(1);
     let work = move || {

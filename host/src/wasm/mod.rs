@@ -10,4 +10,4 @@ mod engine;
 mod file;
 
 pub use call::{CallError, Guest, call, cut, start};
-pub use file::{Contract, File, check_name, check_names, link, open, wrong};
+pub use file::{Contract, File, check_name, check_names, link, of_bytes, open, read, sha256, wrong};

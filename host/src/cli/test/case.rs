@@ -19,7 +19,7 @@ use crate::lane::{self, RunOptions};
 use crate::pipeline_file::finding::{Finding, hint};
 use crate::pipeline_file::{
     self, DeadLetter, DeadLetterFile, Delivery, FileFormat, FileSink, FileSource, Format, Loaded, Sink,
-    Source,
+    Source, Span,
 };
 use crate::shutdown::Shutdown;
 use crate::summary::Progress;
@@ -169,6 +169,9 @@ fn came(loaded: &Loaded, input: &Path, guests: &Path, now_ms: i64, shutdown: &Sh
     pipeline.sink = Sink::File(FileSink { path: path("rows.jsonl"), format: FileFormat::Jsonl });
     pipeline.dead_letter = Some(DeadLetter::File(DeadLetterFile { path: path("rejected.jsonl") }));
     (pipeline.delivery, pipeline.lanes) = (Delivery::default(), 1);
+    // Nobody asks, nothing is replaced, and hashes would differ with every build.
+    (pipeline.http, pipeline.rule_versions) = (None, None);
+    pipeline.deploy.watch = Span(Duration::ZERO);
     let options = RunOptions {
         guests: guests.into(),
         now_ms: Some(now_ms),

@@ -66,6 +66,12 @@ impl<'a> Key<'a> {
     }
 }
 
+/// The header of rows that versions of rules have decided; none without rules.
+pub fn versions(text: &str) -> Option<OwnedHeaders> {
+    let header = Header { key: header::RULE_VERSIONS, value: Some(text) };
+    (!text.is_empty()).then(|| OwnedHeaders::new_with_capacity(1).insert(header))
+}
+
 /// Bytes and headers of a dead letter, for a topic whose messages weigh so much at most. Of what does not fit, length
 /// and hash are kept.
 pub fn dead_letter<'a>(dead_letter: &'a DeadLetter<'_>, limit_bytes: usize) -> (&'a [u8], OwnedHeaders) {

@@ -8,33 +8,40 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::KafkaSink;
+use super::{KafkaSink, reason};
 use crate::batch::{Kind, Partition, Payload, Position, RawBatch, RawRow, json_name};
 use crate::decode::Decoder;
-use crate::error::Result;
-use crate::kafka::{ASK, Asking};
+use crate::error::{Error, Result};
+use crate::kafka::{ASK, Asking, Committed};
 use crate::pipeline_file::{Column, Columns, Decode, Format, Remember};
+use crate::shutdown::Shutdown;
 use crate::sink::values::{READ_BACK_ROWS, project, window_start};
 
 /// How many offsets from the end the newest message time is looked for.
 const NEWEST_AMONG: i64 = 1000;
 
-/// Reads the end of a partition of the topic.
-pub struct ReadBack<'a> {
-    sink: &'a KafkaSink,
-    partition: i32,
-    consumer: &'a BaseConsumer<Asking>,
+/// Reads the end of partitions of the topic.
+pub struct ReadBack {
+    topic: String,
+    brokers: String,
+    shutdown: Shutdown,
     decoder: Decoder,
 }
 
-impl<'a> ReadBack<'a> {
-    /// Of `partition`, the columns with these names.
-    pub fn new(
-        sink: &'a KafkaSink,
-        partition: i32,
-        consumer: &'a BaseConsumer<Asking>,
-        columns: &[String],
-    ) -> Result<ReadBack<'a>> {
+/// A partition up to where it counts.
+#[derive(Debug, Clone, Copy)]
+pub struct Extent {
+    /// The partition's number.
+    pub partition: i32,
+    /// Its first offset.
+    pub low: i64,
+    /// The offset after the last that counts.
+    pub end: i64,
+}
+
+impl ReadBack {
+    /// The columns with these names.
+    pub fn new(sink: &KafkaSink, columns: &[String]) -> Result<ReadBack> {
         let columns = project(&sink.schema, columns)?
             .fields()
             .iter()
@@ -48,26 +55,34 @@ impl<'a> ReadBack<'a> {
             })
             .collect();
         let decode = Decode { format: Format::Json, columns: Columns::List(columns), ..Decode::default() };
-        Ok(ReadBack { sink, partition, consumer, decoder: Decoder::new(&decode)? })
+        Ok(ReadBack {
+            topic: sink.topic.name.clone(),
+            brokers: sink.brokers.clone(),
+            shutdown: sink.shutdown.clone(),
+            decoder: Decoder::new(&decode)?,
+        })
     }
 
-    /// Shows the rows, oldest first.
+    /// Shows the rows of a partition, oldest first.
     pub fn run(
         &mut self,
+        consumer: &BaseConsumer<Asking>,
+        extent: Extent,
         remember: &Remember,
         each: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
-        let (low, end) = self.sink.committed(self.consumer, self.partition).settled()?;
+        let Extent { partition, low, end } = extent;
         let rows = i64::try_from(remember.rows).unwrap_or(i64::MAX);
         let mut start = low.max(end.saturating_sub(rows));
         if let Some(window) = remember.window {
-            start = start.max(self.first_within(window.0, low, end)?);
+            start = start.max(self.first_within(consumer, extent, window.0)?);
         }
         let mut gathered = Gathered::default();
         let mut not_rows = 0;
         if start < end {
-            let ReadBack { sink, partition, consumer, decoder } = self;
-            sink.committed(consumer, *partition).read(start, i64::MAX, &mut |message| {
+            let ReadBack { topic, brokers, shutdown, decoder } = self;
+            let committed = Committed { consumer, asking: consumer, topic, partition, brokers, shutdown };
+            committed.read(start, end, &mut |message| {
                 gathered.push(message);
                 if gathered.rows.len() < READ_BACK_ROWS {
                     return Ok(());
@@ -78,30 +93,34 @@ impl<'a> ReadBack<'a> {
             not_rows += gathered.hand_over(decoder, each)?;
         }
         if not_rows > 0 {
-            let (topic, partition) = (&self.sink.topic.name, self.partition);
+            let topic = &self.topic;
             tracing::warn!(%topic, partition, "{not_rows} messages are no rows of this pipeline, and are not remembered");
         }
         Ok(())
     }
 
     /// The first offset whose message time is within `window` of the newest.
-    fn first_within(&mut self, window: Duration, low: i64, end: i64) -> Result<i64> {
+    fn first_within(&self, consumer: &BaseConsumer<Asking>, extent: Extent, window: Duration) -> Result<i64> {
+        let Extent { partition, low, end } = extent;
+        let ReadBack { topic, brokers, shutdown, .. } = self;
         let mut newest = None;
         let start = low.max(end - NEWEST_AMONG);
         if start < end {
-            self.sink.committed(self.consumer, self.partition).read(start, i64::MAX, &mut |message| {
+            let committed = Committed { consumer, asking: consumer, topic, partition, brokers, shutdown };
+            committed.read(start, end, &mut |message| {
                 newest = newest.max(message.timestamp().to_millis());
                 Ok(())
             })?;
         }
         let Some(newest) = newest else { return Ok(end) };
-        let cannot = |error: KafkaError| self.sink.rewind("cannot ask for a time", &error);
-        let topic = &self.sink.topic.name;
+        let cannot = |error: KafkaError| {
+            Error::Rewind(format!("cannot ask `{topic}` at `{brokers}` for a time: {}", reason(&error)))
+        };
         let mut asked = TopicPartitionList::new();
         let since = Offset::Offset(window_start(newest, window));
-        asked.add_partition_offset(topic, self.partition, since).map_err(cannot)?;
-        let found = self.consumer.offsets_for_times(asked, 2 * ASK).map_err(cannot)?;
-        let element = found.find_partition(topic, self.partition);
+        asked.add_partition_offset(topic, partition, since).map_err(cannot)?;
+        let found = consumer.offsets_for_times(asked, 2 * ASK).map_err(cannot)?;
+        let element = found.find_partition(topic, partition);
         Ok(element.and_then(|element| element.offset().to_raw()).filter(|offset| *offset >= 0).unwrap_or(end))
     }
 }

@@ -8,7 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer};
 
-use super::message::{Key, header_bytes};
+use super::message::{self, Key, header_bytes};
 use super::{Config, KafkaSink, RowWriter, is_again, reason};
 use crate::batch::Partition;
 use crate::dead_letter::header;
@@ -24,6 +24,8 @@ pub struct Replayed<'a> {
     pub pipeline: &'a str,
     /// Where the rows are from.
     pub partition: &'a Partition,
+    /// The versions of those rules.
+    pub versions: &'a str,
     /// The rows that the rules have kept.
     pub kept: &'a RecordBatch,
     /// Their dead letters.
@@ -82,7 +84,8 @@ impl KafkaSink {
             writer.append(row, &mut value);
             let has_key = key.append(row, &mut key_text);
             let from_text = format!("{}/{}/{}", self.dead_letter.name, from.partition, from.offset);
-            let headers = OwnedHeaders::new_with_capacity(1)
+            let headers = message::versions(batch.versions)
+                .unwrap_or_else(|| OwnedHeaders::new_with_capacity(1))
                 .insert(Header { key: header::REPLAYED_FROM, value: Some(&from_text) });
             if let Some(detail) = self.topic.too_large(&value, key_text.len() + header_bytes(&headers)) {
                 too_large.push((row, detail));

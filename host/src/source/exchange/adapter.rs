@@ -162,7 +162,7 @@ impl Adapter {
     /// Checks the component of the file at `path` and asks it what it is. Errors as for [`Adapter::load`].
     pub fn of(path: &Path, file: wasm::File, limits: &Limits) -> Result<Adapter> {
         file.check(path, &CONTRACT)?;
-        let wasm::File { component, sha256, size_bytes } = file;
+        let wasm::File { component, sha256, size_bytes, .. } = file;
         let wrong = |what: String| wasm::wrong(path, &what);
         let linked = wasm::link(&component)
             .and_then(TidegateExchangePre::new)

@@ -14,8 +14,8 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use serde::{Deserialize, Serialize};
 
-use super::state;
 use crate::clock::Clock;
+use crate::state;
 
 /// How full the exchange's own count of a window may get before the next window is waited for: other programs behind
 /// the same address use it too.

@@ -19,9 +19,10 @@ use super::feed;
 use super::fetch::{Asking, Failure, Fetched};
 use super::http::{Http, Reach};
 use super::ledger::Counts;
+use super::ledgers::{Ledgers, SeriesLedger};
 use super::series::{Range, Row, Series, Setback, Settings};
-use super::state::{self, Ledgers, SeriesLedger};
 use crate::clock::Clock;
+use crate::state;
 
 /// How often failures are written to the log, at most: a thousand series can fail at once.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);

@@ -6,7 +6,7 @@
 //! - `fetch`: one task: adapter, requests, answers, candles
 //! - `series`, `ledger`: what to ask of a series next, what of an answer is new, and what is missing
 //! - `feed`: live candles over WebSocket
-//! - `state`: what outlives the process
+//! - `ledgers`: what is known of each series, in a file
 //! - `collector`: the thread of an exchange
 //! - `backfill`: the past, for `tidegate backfill`
 //! - `plan`: from the pipeline file to what the threads need
@@ -23,10 +23,10 @@ mod feed;
 mod fetch;
 mod http;
 mod ledger;
+pub mod ledgers;
 mod pause;
 pub mod plan;
 mod series;
-pub mod state;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -10,8 +10,8 @@ use super::adapter::{Adapter, Description};
 use super::budget::Rate;
 use super::collector::Plan;
 use super::http::Reach;
+use super::ledgers;
 use super::series::Settings;
-use super::state;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::lane::Place;
@@ -154,7 +154,7 @@ fn plan(
         },
         adapter,
         file: place.state.join("exchanges").join(format!("{}.json", file_name(exchange, base.as_ref()))),
-        ledgers: state::ledgers_path(place.state, pipeline, exchange.name()),
+        ledgers: ledgers::path(place.state, pipeline, exchange.name()),
         reach: Reach::new(hosts, base),
         timeout: exchange.timeout.0,
         concurrency: exchange.concurrency,

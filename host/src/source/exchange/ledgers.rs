@@ -1,15 +1,12 @@
-//! Files of the state folder: what outlives the process and is no data.
-//!
-//! - `exchanges/<exchange>.json`: until when an exchange wants no requests
-//! - `ledgers/<pipeline>/<exchange>.json`: what is known of each series, for `tidegate gaps`
+//! What is known of each series, in the state folder, for `tidegate gaps`.
 
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::{Counts, State};
 use super::series::{Series, Settings};
+use crate::state::file_name;
 
 /// Ranges of missing candles that are shown of a series: more is one sentence for a person.
 const RANGES_MAX: usize = 100;
@@ -80,23 +77,6 @@ fn ranges(series: &Series, settings: &Settings) -> Vec<(i64, i64)> {
 }
 
 /// The file of an exchange's ledgers.
-pub fn ledgers_path(state: &Path, pipeline: &str, source: &str) -> PathBuf {
-    let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
-    let file: String = source.chars().map(safe).collect();
-    state.join("ledgers").join(pipeline).join(format!("{file}.json"))
-}
-
-/// What a file has; `None` when there is none, or it is no such file.
-pub fn read<T: DeserializeOwned>(file: &Path) -> Option<T> {
-    serde_json::from_slice(&std::fs::read(file).ok()?).ok()
-}
-
-/// Replaces a file in one step.
-pub fn replace(file: &Path, content: &impl Serialize) -> std::io::Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let mut new = tempfile::NamedTempFile::new_in(folder)?;
-    std::io::Write::write_all(&mut new, &serde_json::to_vec(content)?)?;
-    new.persist(file).map_err(|error| error.error)?;
-    Ok(())
+pub fn path(state: &Path, pipeline: &str, source: &str) -> PathBuf {
+    state.join("ledgers").join(pipeline).join(format!("{}.json", file_name(source)))
 }

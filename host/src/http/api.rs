@@ -1,0 +1,323 @@
+//! `/api/v1`: the rules of a pipeline, and how they are replaced.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router, routing};
+use serde::{Deserialize, Serialize};
+use utoipa::openapi::OpenApi;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::token::Token;
+use crate::pipeline_file::Span;
+use crate::rule::lifecycle::{Outcome, RuleStatus};
+use crate::rule::{Origin, Refusal, Rules};
+
+/// How long a client may take to send a component: 32 MiB at 5 Mbit/s.
+const UPLOAD_TIME: Duration = Duration::from_secs(60);
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Api {
+    pipeline: Arc<str>,
+    rules: Arc<Rules>,
+    token: Token,
+    /// One upload at a time, because each is in memory as a whole.
+    uploads: Arc<tokio::sync::Semaphore>,
+}
+
+/// What is wrong with a request.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// In a sentence.
+    pub error: String,
+}
+
+/// A pipeline that runs.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct PipelineStatus {
+    /// Its name.
+    pub pipeline: String,
+    /// The version of the program.
+    pub version: String,
+    /// Its rules, in the order in which a row meets them.
+    pub rules: Vec<String>,
+}
+
+/// What became of a change.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Change {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// SHA-256 of the version that it is about.
+    pub sha256: String,
+}
+
+/// How a component is deployed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct DeployOptions {
+    /// Try it for this time beside the version that decides, such as `10m`, instead of putting it in its place.
+    #[param(value_type = Option<String>)]
+    shadow: Option<Span>,
+}
+
+/// The OpenAPI document.
+pub fn document() -> OpenApi {
+    describe(open_api_router().into_openapi())
+}
+
+/// All routes.
+pub(super) fn router(pipeline: String, rules: Arc<Rules>, token: Token) -> Router {
+    let api =
+        Api { pipeline: pipeline.into(), rules, token, uploads: Arc::new(tokio::sync::Semaphore::new(1)) };
+    let (router, open_api) = open_api_router().split_for_parts();
+    let document = describe(open_api);
+    router
+        .route("/api/v1/openapi.json", routing::get(|| async { Json(document) }))
+        .fallback(|| async {
+            fault(StatusCode::NOT_FOUND, "there is nothing here; `/api/v1/openapi.json` says what there is")
+        })
+        .with_state(api)
+}
+
+fn open_api_router() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(pipeline))
+        .routes(routes!(rules))
+        .routes(routes!(rule))
+        .routes(routes!(deploy))
+        .routes(routes!(promote))
+        .routes(routes!(rollback))
+}
+
+fn describe(mut document: OpenApi) -> OpenApi {
+    document.info = utoipa::openapi::InfoBuilder::new()
+        .title("Tidegate")
+        .version("v1")
+        .description(Some(
+            "The rules of a running pipeline, and how they are replaced. What changes something needs the header \
+             `Authorization: Bearer TOKEN`, with the token in the file that `http.token_file` of the pipeline file names, \
+             or else in `tokens/PIPELINE` of the state folder.",
+        ))
+        .build();
+    document
+}
+
+/// The pipeline that answers here
+#[utoipa::path(get, path = "/api/v1/pipeline", responses((status = 200, body = PipelineStatus)))]
+async fn pipeline(State(api): State<Api>) -> Json<PipelineStatus> {
+    Json(PipelineStatus {
+        pipeline: api.pipeline.to_string(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        rules: api.rules.status().into_iter().map(|status| status.rule).collect(),
+    })
+}
+
+/// The rules, their versions, and what these have decided
+#[utoipa::path(get, path = "/api/v1/rules", responses((status = 200, body = Vec<RuleStatus>)))]
+async fn rules(State(api): State<Api>) -> Json<Vec<RuleStatus>> {
+    Json(api.rules.status())
+}
+
+/// A rule, its versions, and what these have decided
+#[utoipa::path(
+    get,
+    path = "/api/v1/rules/{rule}",
+    params(("rule" = String, Path, description = "The rule's name in the pipeline file")),
+    responses((status = 200, body = RuleStatus), (status = 404, body = Problem))
+)]
+async fn rule(State(api): State<Api>, Path(rule): Path<String>) -> Result<Json<RuleStatus>, Fault> {
+    api.rules.status_of(&rule).map(Json).map_err(refused)
+}
+
+/// Put a component in the place of a rule's current version, or try it beside that
+///
+/// The component is checked, and its fixtures are run, before anything changes. The version is on probation at first.
+#[utoipa::path(
+    post,
+    path = "/api/v1/rules/{rule}/versions",
+    params(("rule" = String, Path, description = "The rule's name in the pipeline file"), DeployOptions),
+    request_body(content = Vec<u8>, content_type = "application/wasm", description = "The component"),
+    responses(
+        (status = 200, body = Change, description = "Checked and accepted; the lanes follow with their next batches"),
+        (status = 401, body = Problem, description = "Without the token of this pipeline"),
+        (status = 404, body = Problem),
+        (status = 408, body = Problem, description = "The component did not come in time"),
+        (status = 409, body = Problem, description = "Another change is under way"),
+        (status = 413, body = Problem, description = "The component is larger than the rule's `limits.file`"),
+        (status = 422, body = Problem, description = "The component is no such rule, or fails its fixtures"),
+        (status = 507, body = Problem, description = "The state folder cannot be written")
+    )
+)]
+async fn deploy(
+    State(api): State<Api>,
+    Path(rule): Path<String>,
+    options: Result<Query<DeployOptions>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Change>, Fault> {
+    authorize(&api, &headers)?;
+    let Query(DeployOptions { shadow }) =
+        options.map_err(|error| fault(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let limit_bytes = api.rules.file_limit_bytes(&rule).map_err(refused)?;
+    let Ok(upload) = Arc::clone(&api.uploads).try_acquire_owned() else { return Err(refused(Refusal::Busy)) };
+    let too_large = || {
+        fault(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the component has more than `limits.file` ({limit_bytes} bytes) of the rule `{rule}`"),
+        )
+    };
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > limit_bytes) {
+        return Err(too_large());
+    }
+    let limit = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
+    let bytes = match tokio::time::timeout(UPLOAD_TIME, to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(error)) if is_too_large(&error) => return Err(too_large()),
+        Ok(Err(_)) => return Err(fault(StatusCode::BAD_REQUEST, "the component did not come whole")),
+        Err(_) => {
+            let seconds = UPLOAD_TIME.as_secs();
+            let sentence = format!("the component did not come within {seconds} s");
+            return Err(fault(StatusCode::REQUEST_TIMEOUT, sentence));
+        }
+    };
+    change(move || {
+        let shadow = shadow.map(|span| span.0);
+        let result = api.rules.deploy(&rule, bytes.into(), Origin::Api, shadow);
+        drop(upload);
+        result
+    })
+    .await
+}
+
+/// Put the candidate that was tried in the place of the current version
+#[utoipa::path(
+    post,
+    path = "/api/v1/rules/{rule}/promote",
+    params(("rule" = String, Path, description = "The rule's name in the pipeline file")),
+    responses(
+        (status = 200, body = Change),
+        (status = 401, body = Problem, description = "Without the token of this pipeline"),
+        (status = 404, body = Problem),
+        (status = 409, body = Problem, description = "There is no candidate, or it has failed"),
+        (status = 507, body = Problem, description = "The state folder cannot be written")
+    )
+)]
+async fn promote(
+    State(api): State<Api>,
+    Path(rule): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Change>, Fault> {
+    authorize(&api, &headers)?;
+    change(move || api.rules.promote(&rule).map(|sha256| (Outcome::Deployed, sha256))).await
+}
+
+/// Put the version before the current one in its place again
+#[utoipa::path(
+    post,
+    path = "/api/v1/rules/{rule}/rollback",
+    params(("rule" = String, Path, description = "The rule's name in the pipeline file")),
+    responses(
+        (status = 200, body = Change),
+        (status = 401, body = Problem, description = "Without the token of this pipeline"),
+        (status = 404, body = Problem),
+        (status = 409, body = Problem, description = "There is no version to go back to"),
+        (status = 507, body = Problem, description = "The state folder cannot be written")
+    )
+)]
+async fn rollback(
+    State(api): State<Api>,
+    Path(rule): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Change>, Fault> {
+    authorize(&api, &headers)?;
+    change(move || api.rules.rollback(&rule).map(|sha256| (Outcome::Deployed, sha256))).await
+}
+
+/// Compiling takes long, and must not keep other answers waiting.
+async fn change(
+    work: impl FnOnce() -> Result<(Outcome, Arc<str>), Refusal> + Send + 'static,
+) -> Result<Json<Change>, Fault> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok((outcome, sha256))) => Ok(Json(Change { outcome, sha256: sha256.to_string() })),
+        Ok(Err(refusal)) => Err(refused(refusal)),
+        Err(_) => Err(fault(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the change ended by a defect of tidegate; please report what it has logged",
+        )),
+    }
+}
+
+fn authorize(api: &Api, headers: &HeaderMap) -> Result<(), Fault> {
+    let shown = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
+        .map(str::trim);
+    match shown {
+        Some(shown) if api.token.is(shown) => Ok(()),
+        Some(_) => {
+            let sentence = format!("this is not the token of the pipeline `{}`", api.pipeline);
+            Err(fault(StatusCode::UNAUTHORIZED, sentence))
+        }
+        None => Err(fault(
+            StatusCode::UNAUTHORIZED,
+            format!(
+                "whoever changes something of the pipeline `{}` must show its token: `Authorization: Bearer TOKEN`",
+                api.pipeline
+            ),
+        )),
+    }
+}
+
+/// Why a request is not done.
+struct Fault {
+    status: StatusCode,
+    sentence: String,
+}
+
+fn fault(status: StatusCode, sentence: impl Into<String>) -> Fault {
+    Fault { status, sentence: sentence.into() }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let Fault { status, sentence } = self;
+        let mut response = (status, Json(Problem { error: sentence })).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+fn refused(refusal: Refusal) -> Fault {
+    let status = match &refusal {
+        Refusal::Unknown { .. } => StatusCode::NOT_FOUND,
+        Refusal::Busy | Refusal::NotNow(_) => StatusCode::CONFLICT,
+        Refusal::Wrong(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::Unkept(_) => StatusCode::INSUFFICIENT_STORAGE,
+    };
+    fault(status, refusal.to_string())
+}
+
+/// axum hides the type of this error behind its own.
+fn is_too_large(error: &axum::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if error.to_string().contains("length limit exceeded") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
