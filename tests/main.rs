@@ -25,3 +25,4 @@ mod kit;
 mod quickstart;
 mod timescale;
 mod timescale_faults;
+mod tutorial;
