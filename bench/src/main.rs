@@ -2,14 +2,15 @@
 //!
 //! `cargo xtask bench` prints a table; the ratios are what counts, the nanoseconds are this machine's. `cargo xtask
 //! bench border` measures calls of rules alone, `path` the way from a file through three rules. What starts a broker
-//! takes minutes and runs only when it is asked for: `kafka`, `kafka-memory`, `kafka-recovery`, `timescale`,
-//! `clickhouse`. `exchange-parse`, `exchange-poll` and `exchange-backfill` are the host and simulated exchanges.
+//! takes minutes and runs only when it is asked for: `kafka`, `kafka-memory`, `kafka-recovery`, `deploys`, `timescale`,
+//! `clickhouse`. `shadow` is a candidate beside the version that decides. `exchange-parse`, `exchange-poll` and `exchange-backfill` are the host and simulated exchanges.
 
 mod border;
 mod clickhouse;
 mod exchange;
 mod kafka;
 mod path;
+mod shadow;
 mod timescale;
 mod twin;
 
@@ -39,6 +40,10 @@ enum Part {
     KafkaMemory(kafka::memory::Arguments),
     /// How long the host needs to write again after a crash
     KafkaRecovery(kafka::recovery::Arguments),
+    /// Good and broken versions of a rule, deployed while rows flow through Kafka
+    Deploys(kafka::deploys::Arguments),
+    /// A candidate beside the version that decides
+    Shadow,
     /// Into PostgreSQL, beside the same bytes sent by hand, and from a topic into it
     Timescale(timescale::Arguments),
     /// Into ClickHouse: blocks beside buffers that were made before, and from a topic into a table
@@ -70,6 +75,8 @@ fn main() -> Result<()> {
         Some(Part::Kafka(arguments)) => kafka::throughput::run(&arguments),
         Some(Part::KafkaMemory(arguments)) => kafka::memory::run(&arguments),
         Some(Part::KafkaRecovery(arguments)) => kafka::recovery::run(&arguments),
+        Some(Part::Deploys(arguments)) => kafka::deploys::run(&arguments),
+        Some(Part::Shadow) => shadow::run(),
         Some(Part::Timescale(arguments)) => timescale::run(&arguments),
         Some(Part::Clickhouse(arguments)) => clickhouse::run(&arguments),
         Some(Part::ExchangeParse) => exchange::parse::run(),

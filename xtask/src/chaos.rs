@@ -5,7 +5,8 @@
 //! often, so there are several rounds, each with a database of its own.
 //!
 //! From Kafka it is several hosts that share the partitions, and tests of the workspace are what runs: here longer. Into
-//! PostgreSQL, answers to COMMIT are lost beside that. Exchanges are simulated, faster than time passes.
+//! PostgreSQL, answers to COMMIT are lost beside that. Exchanges are simulated, faster than time passes. Rules are replaced
+//! instead of killing.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rusqlite::Connection;
 
-use crate::{cargo, guests, packages, run, sample, target_folder, tidegate_binary};
+use crate::{bench, cargo, guests, packages, run, sample, target_folder, tidegate_binary};
 
 /// The time that the rules are told: later than all right rows, and the same after each start, so that
 /// `validated_at` does not tell the runs apart.
@@ -57,6 +58,8 @@ pub enum Pipeline {
     Clickhouse,
     /// From three simulated exchanges that misbehave into a database, one process
     Exchange,
+    /// From Kafka to Kafka, one process, in which a rule is replaced by good and broken versions: `cargo xtask bench deploys`
+    Deploy,
 }
 
 /// What to do, and with what.
@@ -106,6 +109,8 @@ pub fn command(arguments: &Arguments) -> Result<()> {
             &["clickhouse_faults::hosts_that_are_killed_at_random_lose_and_double_nothing_in_clickhouse"],
         ),
         Pipeline::Exchange => tests(arguments, seed, &["exchange::exchanges_that_misbehave"]),
+        // It measures and compares in one run, at the speed of a build for production.
+        Pipeline::Deploy => bench::command(&bench::Arguments { rest: vec!["deploys".into()] }),
     }
 }
 

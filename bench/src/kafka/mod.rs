@@ -4,11 +4,12 @@
 //! - `candles`: what the topics are filled with
 //! - `client`: the programs that the host is compared with, each a process of its own
 //! - `process`: runs a program and says what it took
-//! - `throughput`, `memory`, `recovery`: what is measured
+//! - `throughput`, `memory`, `recovery`, `deploys`: what is measured
 
 pub mod candles;
 pub mod client;
 pub mod cluster;
+pub mod deploys;
 pub mod memory;
 pub mod process;
 pub mod recovery;
