@@ -19,6 +19,8 @@ use crate::kafka::Patience;
 use crate::lane::{self, Place, RunOptions};
 use crate::pipeline_file::finding::hint;
 use crate::pipeline_file::{self, FileSource, Loaded, Source};
+use crate::rule::compare::{Difference, Verdict, each_difference};
+use crate::rule::lifecycle::short;
 use crate::rule::{Applied, Component, Slot};
 use crate::shutdown::Shutdown;
 use crate::sink::values::{Value, Values};
@@ -186,7 +188,6 @@ fn compare(global: &Global, arguments: &Arguments, loaded: &Loaded, index: usize
         let apply = |rule: &mut Slot| rule.apply(partition, now_ms, kept.clone(), &mut |_, _, _| Ok(()));
         let one = apply(&mut rule).map_err(|error| error.in_context("the current version"))?;
         let other = apply(&mut candidate).map_err(|error| error.in_context("the candidate"))?;
-        let (one, other) = (Answer::new(one), Answer::new(other));
         found.add(raw, &kept, &one, &other, &columns);
     }
     Ok(found)
@@ -203,76 +204,26 @@ fn written(current: &Slot, candidate: &Slot) -> Vec<String> {
     names
 }
 
-/// What a version has made of a batch.
-struct Answer {
-    kept: Batch,
-    /// Reason and detail of the rejected rows, by their numbers in the raw batch.
-    rejected: BTreeMap<u32, (String, String)>,
-}
-
-impl Answer {
-    fn new(applied: Applied) -> Answer {
-        let rejected = applied.rejects.into_iter();
-        Answer {
-            kept: applied.kept,
-            rejected: rejected
-                .map(|reject| (reject.row, (reject.reason.to_string(), reject.detail)))
-                .collect(),
-        }
-    }
-
-    /// Where the row is among the kept ones.
-    fn place(&self, row: u32) -> Option<usize> {
-        self.kept.rows.binary_search(&row).ok()
-    }
-
-    fn verdict(&self, row: u32) -> String {
-        match (self.place(row), self.rejected.get(&row)) {
-            (Some(_), _) => "kept".to_owned(),
-            (None, Some((reason, _))) => format!("rejected: {reason}"),
-            (None, None) => "dropped".to_owned(),
-        }
-    }
-
-    fn side(&self, row: u32, values: Map<String, Json>) -> Side {
-        let detail = self.rejected.get(&row).map(|(_, detail)| detail.clone());
-        Side { verdict: self.verdict(row), detail, values }
-    }
-}
-
 impl Differences {
     /// Adds a batch that came to the rule as `input`.
     fn add(
         &mut self,
         raw: &RawBatch,
         input: &Batch,
-        current: &Answer,
-        candidate: &Answer,
+        current: &Applied,
+        candidate: &Applied,
         columns: &[String],
     ) {
         self.rows += input.rows.len() as u64;
-        let columns: Vec<_> = (columns.iter())
-            .map(|name| (name, column(&current.kept.columns, name), column(&candidate.kept.columns, name)))
-            .collect();
-        for (place, row) in input.rows.iter().enumerate() {
-            let (mut values, mut other_values) = (Map::new(), Map::new());
-            let verdicts = [current.verdict(*row), candidate.verdict(*row)];
-            if let (Some(one), Some(other)) = (current.place(*row), candidate.place(*row)) {
-                for (name, current, candidate) in &columns {
-                    let (one, other) = (at(current.as_ref(), one), at(candidate.as_ref(), other));
-                    if one != other {
-                        *self.columns.entry((*name).clone()).or_default() += 1;
-                        values.insert((*name).clone(), one);
-                        other_values.insert((*name).clone(), other);
-                    }
-                }
-            }
-            if verdicts[0] == verdicts[1] && values.is_empty() {
-                continue;
-            }
+        let columns = columns.iter().map(String::as_str);
+        each_difference(&input.rows, columns, current, candidate, |difference| {
+            let Difference { place, row, current, candidate, values } = difference;
             self.differing += 1;
-            let [one, other] = verdicts;
-            if one != other {
+            for (name, ..) in &values {
+                *self.columns.entry((*name).to_owned()).or_default() += 1;
+            }
+            if !current.is_same(&candidate) {
+                let (one, other) = (verdict(&current), verdict(&candidate));
                 let is_same = |known: &&mut VerdictCount| known.current == one && known.candidate == other;
                 match self.verdicts.iter_mut().find(is_same) {
                     Some(known) => known.count += 1,
@@ -284,26 +235,45 @@ impl Differences {
                     let values = column(&input.columns, name)?;
                     Some(((*name).to_owned(), shown(values.at(place))))
                 });
+                let of = |side: fn((Value<'_>, Value<'_>)) -> Json| -> Map<String, Json> {
+                    values
+                        .iter()
+                        .map(|(name, one, other)| ((*name).to_owned(), side((*one, *other))))
+                        .collect()
+                };
                 self.samples.push(Sample {
                     topic: raw.partition.topic.to_string(),
                     partition: raw.partition.number,
-                    offset: raw.offset(*row),
+                    offset: raw.offset(row),
                     key: key.collect(),
-                    current: current.side(*row, values),
-                    candidate: candidate.side(*row, other_values),
+                    current: Side::new(&current, of(|(one, _)| shown(one))),
+                    candidate: Side::new(&candidate, of(|(_, other)| shown(other))),
                 });
             }
-        }
+        });
+    }
+}
+
+impl Side {
+    fn new(said: &Verdict<'_>, values: Map<String, Json>) -> Side {
+        let detail = match said {
+            Verdict::Rejected { detail, .. } => Some((*detail).to_owned()),
+            Verdict::Kept | Verdict::Dropped => None,
+        };
+        Side { verdict: verdict(said), detail, values }
+    }
+}
+
+fn verdict(verdict: &Verdict<'_>) -> String {
+    match verdict {
+        Verdict::Kept => "kept".to_owned(),
+        Verdict::Rejected { reason, .. } => format!("rejected: {reason}"),
+        Verdict::Dropped => "dropped".to_owned(),
     }
 }
 
 fn column<'a>(batch: &'a RecordBatch, name: &str) -> Option<Values<'a>> {
     batch.column_by_name(name).map(Values::of)
-}
-
-/// A value of a column; a version that does not have the column has no value.
-fn at(values: Option<&Values<'_>>, row: usize) -> Json {
-    values.map_or(Json::Null, |values| shown(values.at(row)))
 }
 
 fn shown(value: Value<'_>) -> Json {
@@ -322,7 +292,6 @@ fn shown(value: Value<'_>) -> Json {
 
 fn text(rule: &str, found: &Differences) -> String {
     let (rows, differing) = (grouped(found.rows), grouped(found.differing));
-    let short = |sha256: &str| sha256.get(..12).unwrap_or(sha256).to_owned();
     let mut text = format!(
         "{rule}: {differing} of {rows} rows differ between {} and the candidate {}\n",
         short(&found.current),

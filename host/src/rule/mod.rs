@@ -8,6 +8,7 @@
 //! - `slot`: a version of a rule in a lane: its instances, its memory, and the search for the row that makes it fail
 //! - `version`: a version of a rule, and what it has done
 //! - `stage`: a rule in a lane: the version that decides, and a candidate beside it
+//! - `compare`: what two versions say of the same rows
 //! - `shadow`: what a candidate would have decided otherwise
 //! - `lifecycle`: which versions should run: deploying, probation, and the way back
 //! - `shelf`: versions that outlive the process
@@ -16,6 +17,7 @@
 
 mod bindings;
 mod columns;
+pub mod compare;
 mod component;
 pub mod fit;
 pub mod fixture;

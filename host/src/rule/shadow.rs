@@ -1,17 +1,16 @@
 //! A candidate beside the version that decides: it sees the same batches, and its verdicts are only compared.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use arrow_array::RecordBatch;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::compare::{Difference, Verdict, each_difference};
 use super::slot::{Applied, Slot};
 use super::version::{Version, lock};
 use crate::batch::RawBatch;
-use crate::sink::values::{Value, Values};
 
 /// Rows that are shown of what differs: a person reads no more.
 const SAMPLES_MAX: usize = 20;
@@ -57,15 +56,6 @@ pub struct Sample {
     pub candidate: String,
 }
 
-/// What a version says of a row.
-#[derive(Debug, Clone, Copy)]
-enum Verdict<'a> {
-    /// It is kept, as this row of the kept ones.
-    Kept(usize),
-    Rejected(&'a str, &'a str),
-    Dropped,
-}
-
 impl Candidate {
     /// One that nothing is known of.
     pub fn new(version: Version, until_ms: i64) -> Candidate {
@@ -96,136 +86,47 @@ impl Candidate {
     pub fn compare(&self, raw: &RawBatch, rows: &[u32], current: (&Slot, &Applied), candidate: &Applied) {
         let (slot, current) = current;
         let written = slot.description().writes.iter().map(|(name, _)| name.as_str());
-        let columns = Columns::new(written, &current.kept.columns, &candidate.kept.columns);
-        let (ours, theirs) = (Verdicts::new(current), Verdicts::new(candidate));
         let mut found = lock(&self.comparison);
-        found.rows += rows.len() as u64;
-        if columns.are_equal
-            && current.kept.rows == candidate.kept.rows
-            && rows.len() == current.kept.rows.len()
-        {
-            found.same += rows.len() as u64;
-            return;
-        }
-        for &row in rows {
-            let (our, their) = (ours.of(row), theirs.of(row));
-            let (current, candidate) = match (our, their) {
-                (Verdict::Kept(one), Verdict::Kept(other)) => match columns.difference(one, other) {
-                    None => {
-                        found.same += 1;
-                        continue;
-                    }
-                    Some((name, one, other)) => {
-                        (format!("kept with `{name}` {one}"), format!("kept with `{name}` {other}"))
-                    }
-                },
-                (Verdict::Rejected(one, _), Verdict::Rejected(other, _)) if one == other => {
-                    found.same += 1;
-                    continue;
-                }
-                (Verdict::Dropped, Verdict::Dropped) => {
-                    found.same += 1;
-                    continue;
-                }
-                (one, other) => (one.text(), other.text()),
-            };
-            let kinds = format!("{} -> {}", our.kind(), their.kind());
+        let mut same = rows.len() as u64;
+        each_difference(rows, written, current, candidate, |difference| {
+            same -= 1;
+            let kinds = format!("{} -> {}", kind(&difference.current), kind(&difference.candidate));
             *found.different.entry(kinds).or_default() += 1;
             if found.samples.len() < SAMPLES_MAX {
+                let (current, candidate) = both(&difference);
                 found.samples.push(Sample {
                     topic: raw.partition.topic.to_string(),
                     partition: raw.partition.number,
-                    offset: raw.offset(row),
+                    offset: raw.offset(difference.row),
                     current,
                     candidate,
                 });
             }
-        }
+        });
+        found.rows += rows.len() as u64;
+        found.same += same;
     }
 }
 
-impl Verdict<'_> {
-    /// Without what differs from row to row.
-    fn kind(&self) -> String {
-        match self {
-            Verdict::Kept(_) => "kept".into(),
-            Verdict::Rejected(reason, _) => format!("rejected as {reason}"),
-            Verdict::Dropped => "dropped".into(),
-        }
-    }
-
-    fn text(&self) -> String {
-        match self {
-            Verdict::Rejected(reason, detail) => format!("rejected as {reason}: {detail}"),
-            other => other.kind(),
-        }
+/// A verdict without what differs from row to row.
+fn kind(verdict: &Verdict<'_>) -> String {
+    match verdict {
+        Verdict::Kept => "kept".into(),
+        Verdict::Rejected { reason, .. } => format!("rejected as {reason}"),
+        Verdict::Dropped => "dropped".into(),
     }
 }
 
-/// The verdicts of a version, by row.
-struct Verdicts<'a> {
-    kept: HashMap<u32, usize>,
-    rejected: HashMap<u32, (&'a str, &'a str)>,
-}
-
-impl<'a> Verdicts<'a> {
-    fn new(applied: &'a Applied) -> Verdicts<'a> {
-        Verdicts {
-            kept: applied.kept.rows.iter().enumerate().map(|(index, row)| (*row, index)).collect(),
-            rejected: (applied.rejects.iter())
-                .map(|reject| (reject.row, (&*reject.reason, reject.detail.as_str())))
-                .collect(),
-        }
+/// What the versions say of a row.
+fn both(difference: &Difference<'_>) -> (String, String) {
+    if let Some((name, one, other)) = difference.values.first() {
+        return (format!("kept with `{name}` {one}"), format!("kept with `{name}` {other}"));
     }
-
-    fn of(&self, row: u32) -> Verdict<'a> {
-        if let Some(&index) = self.kept.get(&row) {
-            return Verdict::Kept(index);
-        }
-        match self.rejected.get(&row) {
-            Some((reason, detail)) => Verdict::Rejected(reason, detail),
-            None => Verdict::Dropped,
-        }
-    }
-}
-
-/// The columns that both have written.
-struct Columns<'a> {
-    pairs: Vec<(&'a str, Values<'a>, Values<'a>)>,
-    are_equal: bool,
-}
-
-impl<'a> Columns<'a> {
-    fn new(
-        names: impl Iterator<Item = &'a str>,
-        current: &'a RecordBatch,
-        candidate: &'a RecordBatch,
-    ) -> Columns<'a> {
-        let mut pairs = Vec::new();
-        let mut are_equal = true;
-        for name in names {
-            let (Some(one), Some(other)) = (current.column_by_name(name), candidate.column_by_name(name))
-            else {
-                continue;
-            };
-            are_equal &= one == other;
-            pairs.push((name, Values::of(one), Values::of(other)));
-        }
-        Columns { pairs, are_equal }
-    }
-
-    /// The first column in which a row of one differs from a row of the other, with both values.
-    fn difference(&self, one: usize, other: usize) -> Option<(&'a str, String, String)> {
-        self.pairs.iter().find_map(|(name, ours, theirs)| {
-            let (our, their) = (ours.at(one), theirs.at(other));
-            let is_same = match (our, their) {
-                // NaN too is what it is.
-                (Value::Float(our), Value::Float(their)) => our.to_bits() == their.to_bits(),
-                _ => our == their,
-            };
-            (!is_same).then(|| (*name, our.to_string(), their.to_string()))
-        })
-    }
+    let text = |verdict: &Verdict<'_>| match verdict {
+        Verdict::Rejected { detail, .. } => format!("{}: {detail}", kind(verdict)),
+        Verdict::Kept | Verdict::Dropped => kind(verdict),
+    };
+    (text(&difference.current), text(&difference.candidate))
 }
 
 /// A candidate in a lane.
