@@ -1,14 +1,13 @@
 //! Rules are replaced while rows flow through Kafka, in two lanes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::deploy::{answer, free_port, hash, version};
+use crate::harness::deploy::{free_port, hash, rule, start_deploy, version};
 use crate::harness::kafka::{Candle, Pipeline, candles, shared};
 use crate::harness::{Outcome, Running, start};
 
@@ -45,22 +44,11 @@ impl Deploying {
     }
 
     fn deploy(&self, component: &[u8]) -> Outcome {
-        self.pipeline.folder.write("candidate.wasm", component);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        command
-            .current_dir(self.pipeline.folder.path("."))
-            .env("TIDEGATE_STATE", self.pipeline.folder.path("state"));
-        command.args(["deploy", "candidate.wasm", "--pipeline", "p.yaml", "--rule", "r", "--wait"]);
-        start(&mut command).finish()
+        start_deploy(&self.pipeline.folder, component, &["--wait"]).finish()
     }
 
     fn rule(&self) -> Value {
-        use std::io::Write;
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        write!(stream, "GET /api/v1/rules/r HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").unwrap();
-        let (status, body) = answer(&mut stream);
-        assert_eq!(status, 200, "{body}");
-        serde_json::from_str(&body).unwrap()
+        rule(self.port)
     }
 
     /// Every row names in its header the version that has decided it, which wrote its number beside it, and was shown every
@@ -153,13 +141,7 @@ fn a_host_that_is_killed_around_deploys_goes_on_with_one_version() {
         let sending = StopAtEnd(&stop);
         let mut host = deploying.start();
         for number in 1..=5 {
-            deploying.pipeline.folder.write("next.wasm", version("keep", number));
-            let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-            command
-                .current_dir(deploying.pipeline.folder.path("."))
-                .env("TIDEGATE_STATE", deploying.pipeline.folder.path("state"))
-                .args(["deploy", "next.wasm", "--pipeline", "p.yaml", "--rule", "r"]);
-            let deploy = start(&mut command);
+            let deploy = start_deploy(&deploying.pipeline.folder, &version("keep", number), &[]);
             thread::sleep(Duration::from_millis(40 * number.unsigned_abs()));
             host.child.kill().unwrap();
             host.child.wait().unwrap();

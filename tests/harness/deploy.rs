@@ -12,16 +12,50 @@ use super::{Folder, NOW, Outcome, Running, start, workspace};
 /// The rule `versions` of tests/guests as the version that does `word` and has this number.
 pub fn version(word: &str, number: i64) -> Vec<u8> {
     let path = workspace().join("target/guests-test/versions.wasm");
-    let mut component =
-        std::fs::read(path).expect("`cargo xtask guests --tests` builds the rules of the tests");
-    let old = b"VERSION-OF-THE-RULE:keep----:0000000000:";
-    let new = format!("VERSION-OF-THE-RULE:{word:-<8}:{number:010}:");
-    assert_eq!(new.len(), old.len(), "{new}");
-    let places: Vec<usize> =
-        (0..component.len() - old.len()).filter(|&at| component[at..].starts_with(old)).collect();
-    let [place] = places[..] else { panic!("the text is there {} times", places.len()) };
-    component[place..place + new.len()].copy_from_slice(new.as_bytes());
-    component
+    let component = std::fs::read(path).expect("`cargo xtask guests --tests` builds the rules of the tests");
+    tidegate_versions::changed(component, word, number)
+}
+
+/// `tidegate` in a folder, with a state folder in it.
+pub fn tidegate(folder: &Folder, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.current_dir(folder.path(".")).args(arguments).env("TIDEGATE_STATE", folder.path("state"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Starts to deploy a component as the rule `r` of the pipeline file `p.yaml` in a folder.
+pub fn start_deploy(folder: &Folder, component: &[u8], more: &[&str]) -> Running {
+    folder.write("candidate.wasm", component);
+    let arguments = ["deploy", "candidate.wasm", "--pipeline", "p.yaml", "--rule", "r"];
+    start(&mut tidegate(folder, &[&arguments, more].concat()))
+}
+
+/// What the API at a port says of the rule `r`.
+pub fn rule(port: u16) -> Value {
+    let (status, body) = request(port, "GET", "/api/v1/rules/r", "", b"");
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+/// A request by hand: status and body.
+pub fn request(port: u16, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, String) {
+    let mut stream = connection(port);
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n"
+    )
+    .unwrap();
+    // A server that has refused by the head may have closed.
+    drop(stream.write_all(body));
+    answer(&mut stream)
+}
+
+fn connection(port: u16) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    stream
 }
 
 /// A port that nobody has.
@@ -67,13 +101,7 @@ impl Live {
 
     /// `tidegate` with the state folder of this pipeline.
     pub fn tidegate(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        command
-            .current_dir(self.folder.path("."))
-            .args(arguments)
-            .env("TIDEGATE_STATE", self.folder.path("state"));
-        command.stdin(Stdio::null());
-        command
+        tidegate(&self.folder, arguments)
     }
 
     /// The command that [`Live::run`] runs.
@@ -140,16 +168,12 @@ impl Live {
 
     /// What the API says of the rule.
     pub fn rule(&self) -> Value {
-        let (status, body) = self.request("GET", "/api/v1/rules/r", "", b"");
-        assert_eq!(status, 200, "{body}");
-        serde_json::from_str(&body).unwrap()
+        rule(self.port)
     }
 
     /// Deploys a component with the command.
     pub fn deploy(&self, component: &[u8], more: &[&str]) -> Outcome {
-        self.folder.write("candidate.wasm", component);
-        let arguments = ["deploy", "candidate.wasm", "--pipeline", "p.yaml", "--rule", "r"];
-        start(&mut self.tidegate(&[&arguments, more].concat())).finish()
+        start_deploy(&self.folder, component, more).finish()
     }
 
     /// Deploys a component, which must be taken, and waits until all lanes have it.
@@ -170,19 +194,11 @@ impl Live {
 
     /// A request by hand: status and body.
     pub fn request(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, String) {
-        let mut stream = self.connection();
-        let length = body.len();
-        write!(stream, "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n")
-            .unwrap();
-        // A server that has refused by the head may have closed.
-        drop(stream.write_all(body));
-        answer(&mut stream)
+        request(self.port, method, path, headers, body)
     }
 
     pub fn connection(&self) -> TcpStream {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
-        stream
+        connection(self.port)
     }
 
     /// Kills it.

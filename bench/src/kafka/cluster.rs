@@ -11,7 +11,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use tempfile::TempDir;
 use xtask::kafka::{Broker, Options};
@@ -98,6 +98,18 @@ impl Cluster {
 
     /// Counts the rows of a topic.
     pub fn read(&self, topic: &str) -> Result<Seen> {
+        let (mut rows, mut first, mut last) = (0, i64::MAX, i64::MIN);
+        self.each(topic, |message| {
+            let time = message.timestamp().to_millis().context("a message has no time")?;
+            (rows, first, last) = (rows + 1, first.min(time), last.max(time));
+            Ok(())
+        })?;
+        let time = Duration::from_millis(u64::try_from(last.saturating_sub(first)).unwrap_or(0));
+        Ok(Seen { rows, time })
+    }
+
+    /// Shows the committed messages of a topic.
+    pub fn each(&self, topic: &str, mut each: impl FnMut(&BorrowedMessage<'_>) -> Result<()>) -> Result<()> {
         let consumer: BaseConsumer = self
             .config()
             .set("group.id", "bench")
@@ -109,19 +121,14 @@ impl Cluster {
             list.add_partition_offset(topic, partition, Offset::Beginning)?;
         }
         consumer.assign(&list)?;
-        let (mut rows, mut first, mut last) = (0, i64::MAX, i64::MIN);
         let mut ended = HashSet::new();
         while ended.len() < PARTITIONS as usize {
             match consumer.poll(ASK).with_context(|| format!("`{topic}` cannot be read to its end"))? {
-                Ok(message) => {
-                    let time = message.timestamp().to_millis().context("a message has no time")?;
-                    (rows, first, last) = (rows + 1, first.min(time), last.max(time));
-                }
+                Ok(message) => each(&message)?,
                 Err(KafkaError::PartitionEOF(partition)) => drop(ended.insert(partition)),
                 Err(error) => return Err(error.into()),
             }
         }
-        let time = Duration::from_millis(u64::try_from(last.saturating_sub(first)).unwrap_or(0));
-        Ok(Seen { rows, time })
+        Ok(())
     }
 }

@@ -10,12 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use anyhow::{Context, Result, ensure};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 use tempfile::TempDir;
 use xtask::sample::Numbers;
@@ -128,9 +126,7 @@ fn send_row(producer: &BaseProducer, topic: &str, partition: usize, number: u64)
     loop {
         record = match producer.send(record) {
             Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(rdkafka::error::RDKafkaErrorCode::QueueFull), record)) => {
-                record
-            }
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), record)) => record,
             Err((error, _)) => return Err(error.into()),
         };
         producer.poll(Duration::from_millis(5));
@@ -293,7 +289,9 @@ impl Host<'_> {
         self.child.wait()?;
         let mut found = Found { rejected: cluster.read(&route.rejected)?.rows, ..Found::default() };
         let mut next: BTreeMap<i32, u64> = BTreeMap::new();
-        each_row(cluster, &route.to, |partition, row| {
+        cluster.each(&route.to, |message| {
+            let partition = message.partition();
+            let row: Value = serde_json::from_slice(message.payload().unwrap_or_default())?;
             let close = row["close"].as_f64().context("no close")? as u64;
             found.marks.insert(row["mark"].as_i64().context("no mark")?);
             let next = next.entry(partition).or_default();
@@ -314,33 +312,6 @@ fn is_taken_back(rule: &Value) -> bool {
     newest.is_some_and(|newest| !newest["taken_back"].is_null())
 }
 
-/// Shows the committed rows of a topic.
-fn each_row(cluster: &Cluster, topic: &str, mut each: impl FnMut(i32, &Value) -> Result<()>) -> Result<()> {
-    let consumer: BaseConsumer = cluster
-        .config()
-        .set("group.id", "bench")
-        .set("isolation.level", "read_committed")
-        .set("enable.partition.eof", "true")
-        .create()?;
-    let mut list = TopicPartitionList::new();
-    for partition in 0..PARTITIONS {
-        list.add_partition_offset(topic, partition, Offset::Beginning)?;
-    }
-    consumer.assign(&list)?;
-    let mut ended = HashSet::new();
-    while ended.len() < PARTITIONS as usize {
-        match consumer.poll(PATIENCE) {
-            Some(Ok(message)) => {
-                each(message.partition(), &serde_json::from_slice(message.payload().unwrap_or_default())?)?;
-            }
-            Some(Err(KafkaError::PartitionEOF(partition))) => drop(ended.insert(partition)),
-            Some(Err(error)) => return Err(error.into()),
-            None => bail!("`{topic}` cannot be read to its end"),
-        }
-    }
-    Ok(())
-}
-
 fn tidegate(folder: &Path) -> Command {
     let name = format!("release/tidegate{}", std::env::consts::EXE_SUFFIX);
     let mut command = Command::new(xtask::target_folder().join(name));
@@ -350,11 +321,6 @@ fn tidegate(folder: &Path) -> Command {
 
 /// The rule `versions` of tests/guests as the version that does `word` and has this number.
 fn version(word: &str, number: i64) -> Result<Vec<u8>> {
-    let mut component = std::fs::read(xtask::target_folder().join("guests-test/versions.wasm"))?;
-    let old = b"VERSION-OF-THE-RULE:keep----:0000000000:";
-    let new = format!("VERSION-OF-THE-RULE:{word:-<8}:{number:010}:");
-    let place =
-        component.windows(old.len()).position(|window| window == old).context("no version in the rule")?;
-    component[place..place + new.len()].copy_from_slice(new.as_bytes());
-    Ok(component)
+    let component = std::fs::read(xtask::target_folder().join("guests-test/versions.wasm"))?;
+    Ok(tidegate_versions::changed(component, word, number))
 }

@@ -16,6 +16,25 @@ use tidegate_guest::{
 #[used]
 static VERSION: [u8; 40] = *b"VERSION-OF-THE-RULE:keep----:0000000000:";
 
+/// The component with another text in the place of [`VERSION`]: the version that does `word` and has this number.
+///
+/// # Panics
+/// When the text is not in the component exactly once, or the word is too long.
+#[cfg(not(target_family = "wasm"))]
+pub fn changed(mut component: Vec<u8>, word: &str, number: i64) -> Vec<u8> {
+    let text = format!("VERSION-OF-THE-RULE:{word:-<8}:{number:010}:");
+    assert_eq!(text.len(), VERSION.len(), "{text}");
+    let places: Vec<usize> = component
+        .windows(VERSION.len())
+        .enumerate()
+        .filter(|(_, window)| *window == VERSION)
+        .map(|(place, _)| place)
+        .collect();
+    let [place] = places[..] else { panic!("the text is there {} times", places.len()) };
+    component[place..place + text.len()].copy_from_slice(text.as_bytes());
+    component
+}
+
 /// Where in the text the words are.
 const WORD: std::ops::Range<usize> = 20..28;
 const NUMBER: std::ops::Range<usize> = 29..39;
@@ -64,6 +83,7 @@ impl Rule for Versions {
             "turned" => columns.reverse(),
             "fewer" => drop(columns.pop()),
             "more" => columns.push(output("more", Kind::Integer)),
+            "closes" => columns.push(output("close", Kind::Float)),
             _ => {}
         }
         columns
