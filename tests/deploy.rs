@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::deploy::{Live, answer, hash, version};
+use crate::harness::deploy::{Live, answer, hash, start_deploy, version};
 use crate::harness::{Outcome, start};
 
 /// A probation that ends within a test.
@@ -135,6 +135,20 @@ fn what_is_no_such_rule_is_refused_and_nothing_changes() {
     live.assert_exact(20);
 }
 
+/// What a rule remembers is fed from the sink, where it would find what a later rule has made of it.
+#[test]
+fn a_version_that_writes_what_an_earlier_rule_remembers_is_refused() {
+    let mut live = Live::prepare("");
+    live.folder.write("first.wasm", version("keep", 7));
+    let file = String::from_utf8(live.folder.read("p.yaml")).unwrap();
+    let first = "rules:\n  - { name: first, component: ./first.wasm, settings: { remembers: true } }\n";
+    live.folder.write("p.yaml", file.replacen("rules:\n", first, 1));
+    live.run();
+    let words = "writes the column `close`, which the rule `first` before it reads and remembers";
+    refused(&live.deploy(&version("closes", 1), &["--wait"]), 2, words);
+    live.finish().summary();
+}
+
 /// A broken version decides no row that is written, whatever is wrong with it.
 #[test]
 fn a_version_that_fails_on_probation_is_taken_back_and_its_batch_decided_again() {
@@ -176,16 +190,7 @@ fn a_version_that_fails_on_probation_is_taken_back_and_its_batch_decided_again()
 fn waiting_says_that_a_version_was_taken_back() {
     let mut live = Live::start("");
     live.send(200);
-    live.folder.write("candidate.wasm", version("trap", 1));
-    let mut waiting = start(&mut live.tidegate(&[
-        "deploy",
-        "candidate.wasm",
-        "--pipeline",
-        "p.yaml",
-        "--rule",
-        "r",
-        "--wait",
-    ]));
+    let mut waiting = start_deploy(&live.folder, &version("trap", 1), &["--wait"]);
     waiting.wait_until(|| live.rule()["current"] == *hash(&version("trap", 1)));
     live.send(10);
     refused(&waiting.finish(), 1, "was taken back: it failed");
@@ -276,18 +281,7 @@ fn a_candidate_is_tried_without_changing_anything_and_promoted() {
 fn waiting_for_a_trial_says_whether_it_differs() {
     let mut live = Live::start("");
     live.send(100);
-    live.folder.write("candidate.wasm", version("reject", 1));
-    let mut waiting = start(&mut live.tidegate(&[
-        "deploy",
-        "candidate.wasm",
-        "--pipeline",
-        "p.yaml",
-        "--rule",
-        "r",
-        "--wait",
-        "--shadow",
-        "3s",
-    ]));
+    let mut waiting = start_deploy(&live.folder, &version("reject", 1), &["--wait", "--shadow", "3s"]);
     waiting.wait_until(|| live.rule()["candidate"] != json!(null));
     live.send(100);
     let outcome = waiting.finish();

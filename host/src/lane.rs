@@ -212,7 +212,7 @@ impl<'a> Lane<'a> {
             patience: Patience { forever: options.wait, shutdown: shutdown.clone() },
         };
         let decoder = Decoder::new(&pipeline.decode)?;
-        let (generation, rules) = wanted.stages(number)?;
+        let (generation, rules) = wanted.stages(number);
         let versions = Attribution::new(wanted.schema(), pipeline.rule_versions.as_deref(), &rules)?;
         let source = Source::open(pipeline, &place)?;
         let sink = Sink::open(pipeline, versions.schema(), &source, &place)?;
@@ -302,11 +302,7 @@ impl<'a> Lane<'a> {
             return Err(Error::Rewind("a version was taken back that had decided rows".into()));
         }
         self.generation = generation;
-        for (index, wanted) in wanted.iter().enumerate() {
-            if let Err(error) = self.rules[index].follow(wanted) {
-                self.take_back(Some(Arc::clone(&wanted.version)), error)?;
-            }
-        }
+        self.rules.iter_mut().zip(&wanted).for_each(|(stage, wanted)| stage.follow(wanted));
         Ok(())
     }
 
@@ -536,10 +532,7 @@ pub(crate) fn open_rules(loaded: &Loaded, components: &[Component], decoder: &De
     let mut slots: Vec<Slot> = Vec::new();
     for (rule, component) in loaded.pipeline.rules.iter().zip(components) {
         let schema = slots.last().map_or(decoder.schema(), Slot::schema);
-        let slot = Slot::new(rule, component.clone(), schema).map_err(|error| match error {
-            Error::Files(text) => Error::Files(loaded.redact(&text)),
-            other => other,
-        })?;
+        let slot = Slot::new(rule, component.clone(), schema).map_err(|error| loaded.redacted(error))?;
         slots.push(slot);
     }
     let descriptions: Vec<_> = slots.iter().map(|slot| Some(slot.description())).collect();

@@ -33,6 +33,8 @@ pub fn replace_bytes(file: &Path, content: &[u8]) -> std::io::Result<()> {
 
 /// A part of a file's name: what could be more than a name is `_`.
 pub fn file_name(text: &str) -> String {
-    let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
-    text.chars().map(safe).collect()
+    let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let name: String = text.chars().map(|c| if safe(c) { c } else { '_' }).collect();
+    // What begins with a point is hidden, or another folder.
+    if name.starts_with('.') { name.replacen('.', "_", 1) } else { name }
 }

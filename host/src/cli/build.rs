@@ -11,11 +11,9 @@ use super::{Global, print};
 use crate::error::{Error, Result};
 use crate::pipeline_file::{AdapterLimits, Limits};
 use crate::rule::Component;
+use crate::rule::lifecycle::short;
 use crate::source::exchange::adapter::{self, Adapter};
 use crate::wasm;
-
-/// How much of the SHA-256 is shown: enough to tell builds apart.
-const HASH_CHARACTERS: usize = 12;
 
 /// Build a project into a component
 ///
@@ -58,7 +56,7 @@ pub(super) fn project(global: &Global, folder: &Path, out: Option<&Path>) -> Res
         "{name} {version}: {} ({} KiB, sha256 {})\n",
         path.display(),
         built.component.len().div_ceil(1024),
-        &sha256[..HASH_CHARACTERS],
+        short(&sha256),
     ))?;
     Ok(path)
 }

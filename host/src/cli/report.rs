@@ -2,6 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use crate::rule::lifecycle::short;
 use crate::summary::Summary;
 
 /// A number with commas between thousands.
@@ -44,7 +45,7 @@ pub fn text(summary: &Summary) -> String {
         result += &format!("{table}\n");
     }
     for rule in &summary.rules {
-        let sha256 = rule.sha256.get(..12).unwrap_or(&rule.sha256);
+        let sha256 = short(&rule.sha256);
         result += &format!("rule {} ({sha256}): {:.0} ns a row\n", rule.rule, rule.ns_per_row);
     }
     for run in &summary.exchanges {

@@ -25,6 +25,7 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::batch::Kind;
+use crate::error::Error;
 pub use database::{ClickhouseSink, Hypertable, Insert, PartitionBy, TimescaleSink};
 pub use deploy::{Deploy, Http, Listen};
 pub use exchange::{AdapterLimits, Budget, Exchange, ExchangeSource, TIMEFRAMES, timeframe_ms};
@@ -67,6 +68,14 @@ impl Loaded {
     /// stand for.
     pub fn redact(&self, message: &str) -> String {
         redact(message, &self.secrets)
+    }
+
+    /// A failure whose sentence can have values of the file, such as a rule's about its settings, redacted.
+    pub fn redacted(&self, error: Error) -> Error {
+        match error {
+            Error::Files(text) => Error::Files(self.redact(&text)),
+            other => other,
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use super::bindings::TidegateRulePre;
 use super::bindings::exports::tidegate::rule::rule as wire;
 use super::instance;
 use crate::batch::Kind;
-use crate::error::Result;
-use crate::pipeline_file::Limits;
+use crate::error::{Error, Result};
+use crate::pipeline_file::{self, Limits};
 use crate::wasm::{self, CallError, Contract, Guest, check_name, check_names};
 
 /// What a rule exports.
@@ -76,7 +76,7 @@ impl Component {
     /// Reads, checks and compiles a component and asks it what it is.
     ///
     /// # Errors
-    /// [`crate::error::Error::Files`] with what the file is instead of a rule of this contract.
+    /// [`Error::Files`] with what the file is instead of a rule of this contract.
     pub fn load(path: &Path, limits: &Limits) -> Result<Component> {
         Component::of(path, wasm::open(path, limits)?, limits)
     }
@@ -112,6 +112,16 @@ impl Component {
         let instance = instance::Instance::new(self, limits, &settings).map_err(|error| error.to_string())?;
         self.description.remembers = instance.remembers();
         Ok(())
+    }
+
+    /// The same with the settings and limits that a rule has in its pipeline file.
+    ///
+    /// # Errors
+    /// [`Error::Files`] with the rule's name and its sentence.
+    pub fn configure_for(&mut self, rule: &pipeline_file::Rule) -> Result<()> {
+        self.configure(&rule.settings, &rule.limits).map_err(|sentence| {
+            Error::Files(format!("the rule `{}` refuses its settings: {sentence}", rule.name))
+        })
     }
 }
 

@@ -45,6 +45,7 @@ pub struct Rules {
 }
 
 /// A rule of a running pipeline.
+#[derive(Clone)]
 struct Rule {
     name: String,
     /// The file of the component that the pipeline file names.
@@ -167,7 +168,8 @@ impl Rules {
         let kept = shelf.read()?.rules;
         let mut rules = Vec::new();
         for rule in &loaded.pipeline.rules {
-            rules.push(Rule::open(rule, loaded, options, &shelf, kept.get(&rule.name))?);
+            let opened = Rule::open(rule, loaded, options, &shelf, kept.get(&rule.name));
+            rules.push(opened.map_err(|error| loaded.redacted(error))?);
         }
         let decoder = Decoder::new(&loaded.pipeline.decode)?;
         let components: Vec<Component> = rules.iter().map(|rule| rule.current.component.clone()).collect();
@@ -195,7 +197,7 @@ impl Rules {
             return;
         }
         for rule in rules.iter().filter(|rule| has_changed(rule)) {
-            if let Err(refusal) = self.keep(rule) {
+            if let Err(refusal) = self.keep(&rule.current) {
                 tracing::error!(rule = rule.name, "{refusal}");
             }
         }
@@ -207,20 +209,17 @@ impl Rules {
         self.schemas.last().expect("there are columns before the first rule")
     }
 
-    /// What a lane runs at first.
-    ///
-    /// # Errors
-    /// [`Error::Files`] when a rule refuses its settings.
-    pub fn stages(&self, lane: usize) -> Result<(u64, Vec<Stage>)> {
+    /// What a lane runs at first, with its generation.
+    pub fn stages(&self, lane: usize) -> (u64, Vec<Stage>) {
         let (generation, wanted) = self.wanted();
         let mut stages = Vec::new();
         for ((rule, wanted), input) in self.loaded.pipeline.rules.iter().zip(wanted).zip(&self.schemas) {
-            let mut stage = Stage::new(rule, Arc::clone(&wanted.version), input)?;
-            stage.follow(&wanted)?;
+            let mut stage = Stage::new(rule, Arc::clone(&wanted.version), input);
+            stage.follow(&wanted);
             stages.push(stage);
         }
         self.has_followed(lane, generation);
-        Ok((generation, stages))
+        (generation, stages)
     }
 
     /// The generation of what lanes should run. Cheap enough for every batch.
@@ -262,21 +261,22 @@ impl Rules {
     ) -> std::result::Result<(Outcome, Arc<str>), Refusal> {
         let index = self.index(rule)?;
         let _change = self.change()?;
-        self.deploy_one(index, bytes.into(), origin, shadow)
+        let sha256 = wasm::sha256(&bytes).into();
+        self.deploy_one(index, bytes.into(), sha256, origin, shadow)
     }
 
     fn deploy_one(
         &self,
         index: usize,
         bytes: Arc<[u8]>,
+        sha256: Arc<str>,
         origin: Origin,
         shadow: Option<Duration>,
     ) -> std::result::Result<(Outcome, Arc<str>), Refusal> {
-        let sha256: Arc<str> = wasm::sha256(&bytes).into();
         if *lock(&self.rules)[index].current.sha256() == sha256 {
             return Ok((Outcome::Unchanged, sha256));
         }
-        let component = self.examine(index, Arc::clone(&bytes)).map_err(Refusal::Wrong)?;
+        let component = self.examine(index, Arc::clone(&bytes), &sha256).map_err(Refusal::Wrong)?;
         let version = Version::trusted(component, origin, now_ms(), bytes);
         if let Some(time) = shadow {
             let until_ms = now_ms().saturating_add(milliseconds(time));
@@ -308,11 +308,11 @@ impl Rules {
             return Err(Refusal::NotNow(format!("the candidate of the rule `{rule}` has failed: it {why}")));
         }
         let tried = &candidate.version;
-        let bytes = tried.take_bytes().ok_or(Refusal::Busy)?;
-        let version = Version::trusted(tried.component.clone(), tried.origin, now_ms(), Arc::clone(&bytes))
+        let bytes = Arc::clone(&tried.bytes);
+        let version = Version::trusted(tried.component.clone(), tried.origin, now_ms(), bytes)
             .counted_in(Arc::clone(&tried.tally));
         let sha256 = Arc::clone(version.sha256());
-        self.put_live(index, version).inspect_err(|_| tried.put_bytes_back(bytes))?;
+        self.put_live(index, version)?;
         Ok(sha256)
     }
 
@@ -328,7 +328,7 @@ impl Rules {
             return Err(Refusal::NotNow(format!("the rule `{rule}` has no version to go back to")));
         };
         let current = Arc::clone(&rules[index].current);
-        self.keep(&rules[index])?;
+        self.keep(&current)?;
         previous.trust();
         let sha256 = Arc::clone(previous.sha256());
         self.begin(&mut rules[index], previous, Some(current), None);
@@ -394,10 +394,9 @@ impl Rules {
         }
     }
 
-    /// The files of the components, for whoever watches them, with the hash each had when it was last looked at.
-    pub fn files(&self) -> Vec<(String, PathBuf, Arc<str>)> {
-        let rules = lock(&self.rules);
-        rules.iter().map(|rule| (rule.name.clone(), rule.path.clone(), Arc::clone(&rule.file))).collect()
+    /// The files of the components, for whoever watches them.
+    pub fn files(&self) -> Vec<(String, PathBuf)> {
+        lock(&self.rules).iter().map(|rule| (rule.name.clone(), rule.path.clone())).collect()
     }
 
     /// Deploys what a component's file has become. A version that was taken back is not tried again.
@@ -407,7 +406,7 @@ impl Rules {
     pub fn deploy_file(&self, rule: &str, bytes: Vec<u8>) -> std::result::Result<Outcome, Refusal> {
         let index = self.index(rule)?;
         let _change = self.change()?;
-        let sha256 = wasm::sha256(&bytes);
+        let sha256: Arc<str> = wasm::sha256(&bytes).into();
         let former = {
             let mut rules = lock(&self.rules);
             let rule = &mut rules[index];
@@ -419,9 +418,9 @@ impl Rules {
                     "this version was taken back; `tidegate deploy` tries it once more".into(),
                 ));
             }
-            std::mem::replace(&mut rule.file, sha256.as_str().into())
+            std::mem::replace(&mut rule.file, Arc::clone(&sha256))
         };
-        let result = self.deploy_one(index, bytes.into(), Origin::File, None);
+        let result = self.deploy_one(index, bytes.into(), sha256, Origin::File, None);
         if result.is_err() {
             // A restart may take what cannot be taken now.
             lock(&self.rules)[index].file = former;
@@ -495,16 +494,19 @@ impl Rules {
     }
 
     /// Everything that can be wrong with a candidate, without a row.
-    fn examine(&self, index: usize, bytes: Arc<[u8]>) -> std::result::Result<Component, String> {
+    fn examine(
+        &self,
+        index: usize,
+        bytes: Arc<[u8]>,
+        sha256: &str,
+    ) -> std::result::Result<Component, String> {
         let rule = &self.loaded.pipeline.rules[index];
-        let name = format!("{} ({})", rule.name, short(&wasm::sha256(&bytes)));
+        let name = format!("{} ({})", rule.name, short(sha256));
         let path = Path::new(&name);
-        let file =
-            wasm::of_bytes(path, Arc::clone(&bytes), &rule.limits).map_err(|error| error.to_string())?;
-        let mut component = Component::of(path, file, &rule.limits).map_err(|error| error.to_string())?;
-        component.configure(&rule.settings, &rule.limits).map_err(|sentence| {
-            self.loaded.redact(&format!("the rule `{}` refuses its settings: {sentence}", rule.name))
-        })?;
+        let examined = wasm::of_bytes(path, Arc::clone(&bytes), &rule.limits)
+            .and_then(|file| Component::of(path, file, &rule.limits))
+            .and_then(|mut component| component.configure_for(rule).map(|()| component));
+        let component = examined.map_err(|error| self.loaded.redact(&error.to_string()))?;
         self.fits(index, &component)?;
         fixture::run_embedded(&bytes, &component, &rule.limits)?;
         Ok(component)
@@ -557,9 +559,8 @@ impl Rules {
         let probation = self.loaded.pipeline.deploy.probation.0;
         let mut rules = lock(&self.rules);
         let rule = &mut rules[index];
-        self.keep(rule)?;
-        let bytes = version.take_bytes().ok_or(Refusal::Busy)?;
-        self.shelf.keep(version.sha256(), &bytes).map_err(Refusal::Unkept)?;
+        self.keep(&rule.current)?;
+        self.keep(&version)?;
         // What was never trusted is not what to go back to.
         let previous = match rule.previous.clone() {
             Some(previous) if rule.current.is_on_probation() => previous,
@@ -573,16 +574,14 @@ impl Rules {
             until_ms = Some(now_ms().saturating_add(milliseconds(probation)));
         }
         let (record, sha256) = (Record::of(&version), Arc::clone(version.sha256()));
-        let former = (rule.records.clone(), rule.clone_state());
+        let former = rule.clone();
         rule.records.retain(|known| *known.sha256 != *sha256);
         rule.records.push(record);
         rule.trim();
         let name = rule.name.clone();
         self.begin(rule, Arc::new(version), Some(previous), until_ms);
         if let Err(sentence) = self.shelf.write(kept(&rules)) {
-            let rule = &mut rules[index];
-            rule.records = former.0;
-            rule.restore(former.1);
+            rules[index] = former;
             self.raise();
             return Err(Refusal::Unkept(sentence));
         }
@@ -596,13 +595,9 @@ impl Rules {
         Ok(())
     }
 
-    /// Keeps the component of the current version, which may be in no file any more.
-    fn keep(&self, rule: &Rule) -> std::result::Result<(), Refusal> {
-        let Some(bytes) = rule.current.take_bytes() else { return Ok(()) };
-        self.shelf.keep(rule.current.sha256(), &bytes).map_err(|sentence| {
-            rule.current.put_bytes_back(bytes);
-            Refusal::Unkept(sentence)
-        })
+    /// Keeps a component.
+    fn keep(&self, version: &Version) -> std::result::Result<(), Refusal> {
+        self.shelf.keep(version.sha256(), &version.bytes).map_err(Refusal::Unkept)
     }
 
     /// From the next batches on, `current` decides.
@@ -653,17 +648,18 @@ impl Rule {
             }
             (Err(error), None) => return Err(error),
         };
+        let version = |file: wasm::File, path: &Path, origin: Origin, since_ms: i64| -> Result<Version> {
+            let bytes = Arc::clone(&file.bytes);
+            let mut component = Component::of(path, file, &rule.limits)?;
+            component.configure_for(rule)?;
+            Ok(Version::trusted(component, origin, since_ms, bytes))
+        };
         let kept_version = |sha256: &str| -> Result<Version> {
             let file = shelf.open(sha256, &rule.limits)?;
             let record = kept.iter().flat_map(|kept| &kept.versions).find(|record| record.sha256 == sha256);
             let (origin, since_ms) =
                 record.map_or((Origin::Api, now_ms()), |record| (record.origin, record.since_ms));
-            let bytes = Arc::clone(&file.bytes);
-            let component = Component::of(&shelf.component(sha256), file, &rule.limits)?;
-            let version = Version::trusted(component, origin, since_ms, bytes);
-            // They are on the shelf.
-            drop(version.take_bytes());
-            Ok(version)
+            version(file, &shelf.component(sha256), origin, since_ms)
         };
         let before = |sha256: &str| {
             kept_version(sha256)
@@ -672,8 +668,7 @@ impl Rule {
         };
         let of_file = |file: Option<wasm::File>| -> Result<Version> {
             let Some(file) = file else { return kept_version(&file_sha256) };
-            let bytes = Arc::clone(&file.bytes);
-            Ok(Version::trusted(Component::of(&path, file, &rule.limits)?, Origin::File, now_ms(), bytes))
+            version(file, &path, Origin::File, now_ms())
         };
         let mut records = kept.map_or_else(Vec::new, |kept| kept.versions.clone());
         let was_taken_back = |sha256: &str| {
@@ -766,14 +761,6 @@ impl Rule {
             };
             self.tallies.remove(oldest);
         }
-    }
-
-    fn clone_state(&self) -> (Arc<Version>, Option<Arc<Version>>, Option<i64>, u64) {
-        (Arc::clone(&self.current), self.previous.clone(), self.probation_until_ms, self.began)
-    }
-
-    fn restore(&mut self, state: (Arc<Version>, Option<Arc<Version>>, Option<i64>, u64)) {
-        (self.current, self.previous, self.probation_until_ms, self.began) = state;
     }
 
     fn status(&self, lanes: &[AtomicU64], now_ms: i64) -> RuleStatus {

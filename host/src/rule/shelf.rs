@@ -219,7 +219,7 @@ mod tests {
         shelf.tidy(&one_rule());
         assert_eq!(shelf.read().unwrap().rules, one_rule());
         assert!(shelf.component("ab").is_file() && !shelf.component("cd").exists());
-        assert!(shelf.component("ab").starts_with(folder.path().join("rules/validate/host_example____b")));
+        assert!(shelf.component("ab").starts_with(folder.path().join("rules/validate/host.example_.._b")));
     }
 
     #[test]

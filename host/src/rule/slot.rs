@@ -82,14 +82,17 @@ impl Applied {
 }
 
 impl Slot {
-    /// A rule whose input has the columns of `schema`.
+    /// A rule whose input has the columns of `schema`, with its settings.
     ///
     /// # Errors
     /// [`Error::Files`] when the rule refuses its settings.
     pub fn new(rule: &pipeline_file::Rule, mut component: Component, schema: &SchemaRef) -> Result<Slot> {
-        component.configure(&rule.settings, &rule.limits).map_err(|sentence| {
-            Error::Files(format!("the rule `{}` refuses its settings: {sentence}", rule.name))
-        })?;
+        component.configure_for(rule)?;
+        Ok(Slot::of_configured(rule, component, schema))
+    }
+
+    /// The same for a component that has had its settings already.
+    pub fn of_configured(rule: &pipeline_file::Rule, component: Component, schema: &SchemaRef) -> Slot {
         let output = output_schema(schema, &component);
         let description = &component.description;
         let reads = description.reads.iter().map(|column| &column.name);
@@ -99,7 +102,7 @@ impl Slot {
                 remembered.push(name.clone());
             }
         }
-        Ok(Slot {
+        Slot {
             name: rule.name.as_str().into(),
             reasons: description.reasons.iter().map(|reason| reason.as_str().into()).collect(),
             settings: serde_json::Value::Object(rule.settings.clone()).to_string(),
@@ -112,7 +115,7 @@ impl Slot {
             debt_rows: 0,
             time: Duration::ZERO,
             rows: 0,
-        })
+        }
     }
 
     /// The rule's name in the pipeline file.

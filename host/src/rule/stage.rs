@@ -51,20 +51,17 @@ pub struct Wanted {
 }
 
 impl Stage {
-    /// A rule whose input has the columns of `input`.
-    ///
-    /// # Errors
-    /// [`Error::Files`] when the rule refuses its settings.
-    pub fn new(rule: &pipeline_file::Rule, version: Arc<Version>, input: &SchemaRef) -> Result<Stage> {
-        Ok(Stage {
+    /// A rule whose input has the columns of `input`, and whose version has had its settings.
+    pub fn new(rule: &pipeline_file::Rule, version: Arc<Version>, input: &SchemaRef) -> Stage {
+        Stage {
             rule: rule.clone(),
             input: Arc::clone(input),
-            live: Slot::new(rule, version.component.clone(), input)?,
+            live: Slot::of_configured(rule, version.component.clone(), input),
             version,
             next: None,
             shadow: None,
             on_probation: Decided::default(),
-        })
+        }
     }
 
     /// The version that decides.
@@ -88,18 +85,12 @@ impl Stage {
     }
 
     /// Begins to run what it should: [`Stage::take_over`] says when.
-    ///
-    /// # Errors
-    /// [`Error::Rule`] when the version that should decide cannot be started.
-    pub fn follow(&mut self, wanted: &Wanted) -> Result<()> {
+    pub fn follow(&mut self, wanted: &Wanted) {
         let is_next = |next: &Next| Arc::ptr_eq(&next.version, &wanted.version);
         if !self.is_another(wanted) {
             self.next = None;
         } else if !self.next.as_ref().is_some_and(is_next) {
-            let slot = self.slot(&wanted.version).map_err(|error| Error::Rule {
-                rule: self.rule.name.as_str().into(),
-                what: format!("cannot be started: {error}"),
-            })?;
+            let slot = self.slot(&wanted.version);
             self.next = Some(Next { version: Arc::clone(&wanted.version), slot, warming: HashMap::new() });
         }
         let is_same = match (&self.shadow, &wanted.candidate) {
@@ -108,9 +99,12 @@ impl Stage {
             _ => false,
         };
         if !is_same {
-            self.shadow = wanted.candidate.as_ref().and_then(|candidate| self.begin_shadow(candidate));
+            self.shadow = wanted.candidate.as_ref().map(|candidate| {
+                let mut slot = self.slot(&candidate.version);
+                slot.set_on_trial(true);
+                Shadow { candidate: Arc::clone(candidate), slot }
+            });
         }
-        Ok(())
     }
 
     /// The version that is to take over.
@@ -187,24 +181,11 @@ impl Stage {
         }
     }
 
-    fn begin_shadow(&self, candidate: &Arc<Candidate>) -> Option<Shadow> {
-        match self.slot(&candidate.version) {
-            Ok(mut slot) => {
-                slot.set_on_trial(true);
-                Some(Shadow { candidate: Arc::clone(candidate), slot })
-            }
-            Err(error) => {
-                candidate.fail(error.to_string());
-                None
-            }
-        }
-    }
-
     /// A slot whose columns stand where those of the version before it stood, whatever order it names them in.
-    fn slot(&self, version: &Version) -> Result<Slot> {
-        let mut slot = Slot::new(&self.rule, version.component.clone(), &self.input)?;
+    fn slot(&self, version: &Version) -> Slot {
+        let mut slot = Slot::of_configured(&self.rule, version.component.clone(), &self.input);
         slot.keep_schema(self.live.schema());
-        Ok(slot)
+        slot
     }
 
     /// The slots, for warming.

@@ -26,8 +26,8 @@ pub struct Version {
     pub tally: Arc<Tally>,
     is_on_probation: AtomicBool,
     is_taken_back: AtomicBool,
-    /// The component's file, until it is kept elsewhere.
-    bytes: Mutex<Option<Arc<[u8]>>>,
+    /// The component's file, which may be nowhere else any more when the version is to be kept.
+    pub bytes: Arc<[u8]>,
 }
 
 /// What a version has done since the process began.
@@ -64,7 +64,7 @@ impl Version {
             refused_max: ALL,
             is_on_probation: AtomicBool::new(false),
             is_taken_back: AtomicBool::new(false),
-            bytes: Mutex::new(Some(bytes)),
+            bytes,
         }
     }
 
@@ -103,16 +103,6 @@ impl Version {
     /// What it has decided should not be written.
     pub fn take_back(&self) {
         self.is_taken_back.store(true, Ordering::Relaxed);
-    }
-
-    /// The component's file, the first time.
-    pub fn take_bytes(&self) -> Option<Arc<[u8]>> {
-        lock(&self.bytes).take()
-    }
-
-    /// For another attempt to keep it.
-    pub fn put_bytes_back(&self, bytes: Arc<[u8]>) {
-        *lock(&self.bytes) = Some(bytes);
     }
 }
 

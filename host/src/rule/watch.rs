@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -33,7 +32,7 @@ struct Seen {
 pub fn run(rules: &Rules, loaded: &Loaded, stop: &Receiver<()>) {
     let every = loaded.pipeline.deploy.watch.0;
     let mut seen: HashMap<String, Seen> = HashMap::new();
-    for (name, path, _) in rules.files() {
+    for (name, path) in rules.files() {
         // What the process began with.
         let stamp = stamp(&path);
         seen.insert(name, Seen { stamp, done: stamp });
@@ -51,7 +50,7 @@ pub fn run(rules: &Rules, loaded: &Loaded, stop: &Receiver<()>) {
 }
 
 fn look(rules: &Rules, loaded: &Loaded, seen: &mut HashMap<String, Seen>) {
-    for ((name, path, file), rule) in rules.files().into_iter().zip(&loaded.pipeline.rules) {
+    for ((name, path), rule) in rules.files().into_iter().zip(&loaded.pipeline.rules) {
         let known = seen.entry(name.clone()).or_default();
         let now = stamp(&path);
         // One that is still being written, or is being replaced, looks different the next time.
@@ -68,10 +67,6 @@ fn look(rules: &Rules, loaded: &Loaded, seen: &mut HashMap<String, Seen>) {
         };
         // Written while it was read.
         if stamp(&path) != now {
-            continue;
-        }
-        if Arc::<str>::from(wasm::sha256(&bytes)) == file {
-            known.done = now;
             continue;
         }
         match rules.deploy_file(&name, bytes) {

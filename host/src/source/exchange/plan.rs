@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::lane::Place;
 use crate::pipeline_file::{Exchange, ExchangeSource, Limits, component_path, timeframe_ms};
+use crate::state;
 
 /// The adapter of the exchanges that have none of their own.
 const FOR_ALL: &str = "ccxt";
@@ -167,7 +168,5 @@ fn plan(
 /// What an exchange says about waiting holds for whoever asks it from here, and not for its mirrors.
 fn file_name(exchange: &Exchange, base: Option<&Url>) -> String {
     let Some(base) = base else { return exchange.exchange.clone() };
-    let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
-    let authority: String = base.authority().chars().map(safe).collect();
-    format!("{}@{authority}", exchange.exchange)
+    format!("{}@{}", exchange.exchange, state::file_name(base.authority()))
 }
