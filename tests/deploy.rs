@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::deploy::{Live, answer, hash, start_deploy, version};
 use crate::harness::{Outcome, start};
@@ -398,6 +398,14 @@ fn a_restart_runs_what_was_deployed() {
     live.run();
     assert_eq!(live.rule()["current"], *hash(&version("keep", 1)));
     assert_eq!(live.rule()["previous"], *hash(&version("keep", 0)));
+    // So does a command that runs the rules for itself.
+    live.folder.write("candidate.wasm", version("keep", 3));
+    live.folder.write("rows.jsonl", "");
+    let diff =
+        ["diff", "candidate.wasm", "--pipeline", "p.yaml", "--rule", "r", "--input", "rows.jsonl", "--json"];
+    let outcome = start(live.tidegate(&diff).env("TIDEGATE_INSTANCE", "a")).finish();
+    let found: Value = serde_json::from_str(&outcome.stdout).expect(&outcome.stderr);
+    assert_eq!(found["current"], *hash(&version("keep", 1)));
     live.change("rollback", &[]);
     live.kill();
     live.run();

@@ -7,6 +7,7 @@ mod cases;
 mod clickhouse;
 mod clickhouse_faults;
 mod deploy;
+mod deploy_exchange;
 mod deploy_kafka;
 mod diff;
 mod dlq;

@@ -6,8 +6,10 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use tidegate::batch::{Batch, Partition, Payload, Position, RawBatch, RawRow};
 use tidegate::decode::Decoder;
+use tidegate::life::Origin;
 use tidegate::pipeline_file::Rule;
-use tidegate::rule::{Candidate, Origin, Stage, Version, Wanted};
+use tidegate::rule::{Candidate, Component, Stage, Version, Wanted};
+use tidegate::wasm;
 
 use crate::{NOW_MS, median};
 
@@ -32,9 +34,11 @@ pub fn run() -> Result<()> {
 }
 
 fn measure(rule: &Rule, has_candidate: bool) -> Result<f64> {
-    let mut component = crate::component(&format!("guests/{}", rule.component))?;
+    let path = xtask::target_folder().join(format!("guests/{}.wasm", rule.component));
+    let file = wasm::open(&path, &rule.limits)?;
+    let mut component = Component::of(&path, file.clone(), &rule.limits)?;
     component.configure_for(rule)?;
-    let version = || Version::trusted(component.clone(), Origin::File, 0, Arc::from(&[][..]));
+    let version = || Version::trusted(component.clone(), Origin::File, 0, file.clone());
     let (raw, batch, decoder) = candles()?;
     let current = Arc::new(version());
     let mut stage = Stage::new(rule, Arc::clone(&current), decoder.schema());

@@ -9,8 +9,8 @@ use arrow_schema::{Field, Schema, SchemaRef};
 
 use crate::batch::Kind;
 use crate::error::{Error, Result};
+use crate::life::short;
 use crate::rule::Stage;
-use crate::rule::lifecycle::short;
 
 /// The columns of rows in the sink: those after the rules, and the one that `rule_versions` names.
 ///

@@ -21,11 +21,13 @@ use crate::dead_letter::DeadLetter;
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
 pub use crate::kafka::Patience;
+use crate::life::Decided as DecidedRows;
 use crate::pipeline_file::{self, BatchLimits, Loaded, Remember};
-use crate::rule::{Component, DecidedRows, Rules, Slot, Stage, Version, fit, warm};
-use crate::service::Service;
+use crate::rule::{Component, Rules, Slot, Stage, Version, fit, warm};
+use crate::service::{Parts, Service};
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, Stored, Write};
+use crate::source::exchange::adapters::Adapters;
 use crate::source::exchange::backfill::Backfill;
 use crate::source::{Next, Source, Start};
 use crate::summary::{DroppedBy, Progress, RejectedBy, Summary};
@@ -53,10 +55,22 @@ pub struct RunOptions {
     pub state: PathBuf,
     /// What of the past is wanted of the exchanges, instead of what comes.
     pub backfill: Option<Arc<Backfill>>,
+    /// Run what was deployed in another process, without a change of what is kept of it. Without this, what is deployed
+    /// while the pipeline runs is kept under its own name and instance.
+    pub deployed_in: Option<DeployedIn>,
+}
+
+/// A process whose deployed versions are run.
+#[derive(Debug, Clone)]
+pub struct DeployedIn {
+    /// The name of its pipeline.
+    pub pipeline: String,
+    /// See [`RunOptions::instance`].
+    pub instance: String,
 }
 
 /// What a source or a sink needs to know beside the pipeline file.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Place<'a> {
     /// The folder of the pipeline file.
     pub folder: &'a Path,
@@ -72,6 +86,8 @@ pub struct Place<'a> {
     pub until_end: bool,
     /// See [`RunOptions::backfill`].
     pub backfill: Option<&'a Arc<Backfill>>,
+    /// The adapters of the pipeline's exchanges; `None` where none are asked.
+    pub adapters: Option<&'a Arc<Adapters>>,
     /// See [`RunOptions::wait`].
     pub patience: Patience,
 }
@@ -94,18 +110,18 @@ pub fn run(
     progress: &Progress,
 ) -> Result<Summary> {
     let start = Instant::now();
-    let rules = Arc::new(Rules::open(loaded, options)?);
+    let parts = Parts::open(loaded, options)?;
     let service = Service::open(loaded, options)?;
     let stop = shutdown.child();
     let results = thread::scope(|scope| -> Result<Vec<Result<Summary>>> {
-        let _service = service.start(scope, &rules, loaded)?;
+        let _service = service.start(scope, &parts, loaded)?;
         let lanes: Vec<_> = (0..loaded.pipeline.lanes)
             .map(|number| {
-                let (rules, stop) = (&rules, &stop);
+                let (parts, stop) = (&parts, &stop);
                 scope.spawn(move || {
                     // One lane that cannot go on ends the others: the pipeline is wrong, not the lane.
-                    let result = run_lane(number, loaded, rules, options, stop, progress);
-                    rules.has_left(number);
+                    let result = run_lane(number, loaded, parts, options, stop, progress);
+                    parts.rules.has_left(number);
                     result.inspect_err(|_| stop.request())
                 })
             })
@@ -117,18 +133,18 @@ pub fn run(
         sum.add(summary?);
     }
     let seconds = start.elapsed().as_secs_f64();
-    Ok(Summary { seconds, stopped: shutdown.is_requested(), rules: rules.runs(), ..sum })
+    Ok(Summary { seconds, stopped: shutdown.is_requested(), rules: parts.rules.runs(), ..sum })
 }
 
 fn run_lane(
     number: usize,
     loaded: &Loaded,
-    rules: &Rules,
+    parts: &Parts,
     options: &RunOptions,
     shutdown: &Shutdown,
     progress: &Progress,
 ) -> Result<Summary> {
-    let mut lane = Lane::open(number, loaded, rules, options, shutdown, progress)?;
+    let mut lane = Lane::open(number, loaded, parts, options, shutdown, progress)?;
     loop {
         while !shutdown.is_requested() {
             match lane.turn() {
@@ -195,12 +211,13 @@ impl<'a> Lane<'a> {
     fn open(
         number: usize,
         loaded: &'a Loaded,
-        wanted: &'a Rules,
+        parts: &'a Parts,
         options: &'a RunOptions,
         shutdown: &Shutdown,
         progress: &'a Progress,
     ) -> Result<Lane<'a>> {
         let pipeline = &loaded.pipeline;
+        let wanted = &*parts.rules;
         let place = Place {
             folder: &loaded.folder,
             guests: &options.guests,
@@ -209,6 +226,7 @@ impl<'a> Lane<'a> {
             lane: number,
             until_end: options.until_end,
             backfill: options.backfill.as_ref(),
+            adapters: Some(&parts.adapters),
             patience: Patience { forever: options.wait, shutdown: shutdown.clone() },
         };
         let decoder = Decoder::new(&pipeline.decode)?;

@@ -7,8 +7,9 @@
 //! - [`source`]: where rows come from, with their positions
 //! - [`decode`]: bytes to columns; rows that do not decode
 //! - [`batch`]: the shapes that travel: rows as they came, rows as columns, rejected rows
-//! - `wasm`: components and calls under limits, for rules and adapters
+//! - [`wasm`]: components and calls under limits, for rules and adapters
 //! - [`rule`]: components: loading, limits, calls, checked answers
+//! - [`life`]: versions of rules and adapters: deploying them, probation, and the way back
 //! - [`sink`]: where rows go, together with their positions
 //! - [`dead_letter`]: rejected rows with their original bytes and the reason
 //! - `kafka`: how to reach Kafka or Redpanda, for source and sink
@@ -34,6 +35,7 @@ pub mod error;
 mod http;
 mod kafka;
 pub mod lane;
+pub mod life;
 pub mod pipeline_file;
 pub mod rule;
 mod service;
@@ -42,4 +44,4 @@ pub mod sink;
 pub mod source;
 pub mod state;
 pub mod summary;
-mod wasm;
+pub mod wasm;

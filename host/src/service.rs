@@ -1,13 +1,39 @@
-//! What runs beside the lanes of a pipeline: the thread that watches its rules, and the one that answers over HTTP.
+//! What runs beside the lanes of a pipeline: the threads that watch its rules and adapters, and the one that answers over
+//! HTTP.
 
 use std::sync::{Arc, mpsc};
 use std::thread::Scope;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::http::Server;
 use crate::lane::RunOptions;
+use crate::life::{self, Kind, Lives};
 use crate::pipeline_file::Loaded;
-use crate::rule::{Rules, watch};
+use crate::rule::Rules;
+use crate::source::exchange::adapters::Adapters;
+
+/// What can be replaced while a pipeline runs.
+#[derive(Clone)]
+pub struct Parts {
+    /// Its rules.
+    pub rules: Arc<Rules>,
+    /// The adapters of its exchanges; none where it reads from elsewhere.
+    pub adapters: Arc<Adapters>,
+}
+
+impl Parts {
+    /// With the versions that should run.
+    ///
+    /// # Errors
+    /// What is wrong with a component, with the state folder, or with how rules fit the columns and each other.
+    pub fn open(loaded: &Loaded, options: &RunOptions) -> Result<Parts> {
+        Ok(Parts {
+            rules: Rules::open_rules(loaded, options)?.into(),
+            adapters: Adapters::open_adapters(loaded, options)?.into(),
+        })
+    }
+}
 
 /// What runs beside the lanes, before it runs.
 pub struct Service {
@@ -16,7 +42,7 @@ pub struct Service {
 
 /// What runs beside the lanes; dropping it ends it.
 pub struct Running {
-    _watch: Option<mpsc::Sender<()>>,
+    _watches: [Option<mpsc::Sender<()>>; 2],
     _server: Option<tokio::sync::oneshot::Sender<()>>,
 }
 
@@ -30,38 +56,50 @@ impl Service {
         Ok(Service { server: http.map(|http| Server::bind(http, loaded, &options.state)).transpose()? })
     }
 
-    /// Starts both threads.
+    /// Starts the threads.
     ///
     /// # Errors
     /// [`Error::Surroundings`] when a thread cannot be started.
     pub fn start<'scope>(
         self,
         scope: &'scope Scope<'scope, '_>,
-        rules: &Arc<Rules>,
-        loaded: &'scope Loaded,
+        parts: &Parts,
+        loaded: &Loaded,
     ) -> Result<Running> {
-        let cannot =
-            |error: std::io::Error| Error::Surroundings(format!("a thread cannot be started: {error}"));
-        let mut watch = None;
-        if !loaded.pipeline.rules.is_empty() {
-            let (stop, stopped) = mpsc::channel();
-            let rules = Arc::clone(rules);
-            std::thread::Builder::new()
-                .name("rule-watch".into())
-                .spawn_scoped(scope, move || watch::run(&rules, loaded, &stopped))
-                .map_err(cannot)?;
-            watch = Some(stop);
-        }
+        let every = loaded.pipeline.deploy.watch.0;
+        let watches = [watch(scope, &parts.rules, every)?, watch(scope, &parts.adapters, every)?];
         let mut server = None;
         if let Some(bound) = self.server {
             let (stop, stopped) = tokio::sync::oneshot::channel();
-            let rules = Arc::clone(rules);
+            let parts = parts.clone();
             std::thread::Builder::new()
                 .name("http".into())
-                .spawn_scoped(scope, move || bound.run(rules, stopped))
+                .spawn_scoped(scope, move || bound.run(parts, stopped))
                 .map_err(cannot)?;
             server = Some(stop);
         }
-        Ok(Running { _watch: watch, _server: server })
+        Ok(Running { _watches: watches, _server: server })
     }
+}
+
+/// Starts the thread that looks after what can be replaced, when there is any.
+fn watch<'scope, K: Kind>(
+    scope: &'scope Scope<'scope, '_>,
+    lives: &Arc<Lives<K>>,
+    every: Duration,
+) -> Result<Option<mpsc::Sender<()>>> {
+    if lives.is_empty() {
+        return Ok(None);
+    }
+    let (stop, stopped) = mpsc::channel();
+    let lives = Arc::clone(lives);
+    std::thread::Builder::new()
+        .name(format!("{}-watch", K::WHAT))
+        .spawn_scoped(scope, move || life::watch::run(&lives, every, &stopped))
+        .map_err(cannot)?;
+    Ok(Some(stop))
+}
+
+fn cannot(error: std::io::Error) -> Error {
+    Error::Surroundings(format!("a thread cannot be started: {error}"))
 }

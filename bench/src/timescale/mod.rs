@@ -184,6 +184,7 @@ fn write_by_sink(table: &Table<'_>, client: usize, rows: &Rows, before: usize) -
         lane: client,
         until_end: false,
         backfill: None,
+        adapters: None,
         patience,
     };
     let mut sink = TimescaleSink::open(config, &table.loaded.pipeline, &rows.schema, &place)?;

@@ -12,6 +12,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 
 use super::report::{self, grouped};
+use super::run::deployed_here;
 use super::{FILES_ARE_WRONG, Global, list, print};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -84,6 +85,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
     };
     let source = source(&loaded, arguments)?;
     let wanted = Arc::new(range(&source, arguments)?);
+    let deployed_in = deployed_here(&loaded);
     loaded.pipeline.name = name(&loaded.pipeline.name, &source, &wanted);
     loaded.pipeline.source = Source::Exchange(Box::new(source));
     loaded.pipeline.lanes = 1;
@@ -100,6 +102,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
         guests: global.guests_folder(),
         state: global.state_folder(),
         backfill: Some(Arc::clone(&wanted)),
+        deployed_in: Some(deployed_in),
         ..RunOptions::default()
     };
     let shutdown = Shutdown::on_signals()?;

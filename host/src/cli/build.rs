@@ -9,9 +9,9 @@ use tempfile::NamedTempFile;
 
 use super::{Global, print};
 use crate::error::{Error, Result};
+use crate::life::short;
 use crate::pipeline_file::{AdapterLimits, Limits};
 use crate::rule::Component;
-use crate::rule::lifecycle::short;
 use crate::source::exchange::adapter::{self, Adapter};
 use crate::wasm;
 

@@ -17,7 +17,7 @@ use crate::rule::{Component, Slot, fit};
 use crate::shutdown::Shutdown;
 use crate::sink::Sink;
 use crate::source::Source;
-use crate::source::exchange::plan::{self, Adapters};
+use crate::source::exchange::plan;
 
 /// Check pipeline files without running them
 ///
@@ -84,6 +84,7 @@ fn servers(path: &Path, guests: &Path) -> (Vec<Finding>, u8) {
         lane: 0,
         until_end: false,
         backfill: None,
+        adapters: None,
         patience,
     };
     let partitions = match Source::check(&loaded.pipeline, &place) {
@@ -143,7 +144,7 @@ fn file(path: &Path, guests: &Path) -> Vec<Finding> {
 /// What is wrong with the adapters of exchanges, or what they do not know.
 fn adapters(loaded: &Loaded, guests: &Path) -> Vec<Finding> {
     let Some(config) = loaded.pipeline.source.exchange() else { return Vec::new() };
-    let mut adapters = Adapters::default();
+    let mut adapters = plan::Files::default();
     let mut findings = Vec::new();
     for (index, exchange) in config.exchanges.iter().enumerate() {
         let index = index.to_string();

@@ -10,8 +10,9 @@ use super::{FILES_ARE_WRONG, Global, list, print};
 use crate::error::{Error, Result};
 use crate::http::Change;
 use crate::http::client::Host;
-use crate::pipeline_file::{self, Limits, Loaded, Span};
-use crate::rule::lifecycle::{CandidateStatus, Outcome, RuleStatus, short};
+use crate::life::lifecycle::CandidateStatus;
+use crate::life::{Outcome, PartStatus, What, short};
+use crate::pipeline_file::{self, AdapterLimits, Limits, Loaded, Span};
 use crate::wasm;
 
 /// How often `--wait` asks.
@@ -52,7 +53,50 @@ impl Target {
     }
 }
 
-/// Replace a rule of a running pipeline, or try the new version beside it
+/// What is replaced: one of both is given.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Part {
+    /// The rule's name in the pipeline file
+    #[arg(long)]
+    rule: Option<String>,
+    /// The exchange's name in the pipeline file: its adapter is replaced
+    #[arg(long)]
+    exchange: Option<String>,
+}
+
+impl Part {
+    fn what(&self) -> What {
+        if self.exchange.is_some() { What::Exchange } else { What::Rule }
+    }
+
+    fn name(&self) -> &str {
+        self.exchange.as_ref().or(self.rule.as_ref()).map_or("", String::as_str)
+    }
+
+    /// Where it is in the API. Whatever is in its name, it is one part of the path.
+    fn path(&self) -> String {
+        let name = percent_encoding::utf8_percent_encode(self.name(), percent_encoding::NON_ALPHANUMERIC);
+        format!("/{}s/{name}", self.what())
+    }
+
+    /// How large its component may be, of what the pipeline file has: of what it does not have the host says so.
+    fn file_limit_bytes(&self, loaded: &Loaded) -> u64 {
+        let pipeline = &loaded.pipeline;
+        let rule =
+            || pipeline.rules.iter().find(|rule| rule.name == self.name()).map(|rule| rule.limits.file);
+        let exchange = || {
+            let exchanges = &pipeline.source.exchange()?.exchanges;
+            exchanges.iter().find(|known| known.name() == self.name()).map(|exchange| exchange.limits.file)
+        };
+        match self.what() {
+            What::Rule => rule().unwrap_or(Limits::default().file).0,
+            What::Exchange => exchange().unwrap_or(AdapterLimits::default().file).0,
+        }
+    }
+}
+
+/// Replace a rule of a running pipeline, or the adapter of an exchange, or try the new version beside it
 ///
 /// The host checks the component, runs its fixtures, and lets its lanes go over to it between two batches. For the time of
 /// `deploy.probation` of the pipeline file it is watched: when it fails on a row, or refuses many more rows than the version
@@ -65,11 +109,12 @@ EXAMPLES:
   tidegate deploy validate.wasm --pipeline pipelines/validate.yaml --rule validate --shadow 10m
   tidegate rules pipelines/validate.yaml            # what it would have decided otherwise
   tidegate promote --pipeline pipelines/validate.yaml --rule validate
+  tidegate deploy kraken.wasm --pipeline pipelines/ingest.yaml --exchange kraken --wait
 
 EXIT CODES:
   0  deployed; with --wait also in all lanes and no longer on probation, or tried without a difference
   1  with --wait: taken back, replaced by another version, or tried with differences; without: another change is under way
-  2  the component is refused, or the pipeline has no such rule
+  2  the component is refused, or the pipeline has no such rule or exchange
   3  the host cannot be reached, or does not take the token")]
 pub struct DeployArguments {
     /// The component
@@ -78,9 +123,8 @@ pub struct DeployArguments {
     /// The pipeline file of the running pipeline
     #[arg(long, value_name = "FILE")]
     pipeline: PathBuf,
-    /// The rule's name in the pipeline file
-    #[arg(long)]
-    rule: String,
+    #[command(flatten)]
+    part: Part,
     /// Try it for this time beside the version that decides, such as `10m`
     #[arg(long, value_name = "TIME")]
     shadow: Option<Span>,
@@ -120,9 +164,8 @@ struct ChangeArguments {
     /// The pipeline file of the running pipeline
     #[arg(long, value_name = "FILE")]
     pipeline: PathBuf,
-    /// The rule's name in the pipeline file
-    #[arg(long)]
-    rule: String,
+    #[command(flatten)]
+    part: Part,
     /// Wait until it is known what became of it
     #[arg(long)]
     wait: bool,
@@ -131,24 +174,22 @@ struct ChangeArguments {
 }
 
 pub fn deploy(global: &Global, arguments: &DeployArguments) -> Result<u8> {
-    let DeployArguments { component, pipeline, rule, shadow, wait, target } = arguments;
+    let DeployArguments { component, pipeline, part, shadow, wait, target } = arguments;
     let Some((loaded, host)) = target.host(global, pipeline)? else { return Ok(FILES_ARE_WRONG) };
-    // The host would refuse a larger one after all of it was sent; of a rule that it does not have it says so.
-    let known = loaded.pipeline.rules.iter().find(|known| known.name == *rule);
-    let limit_bytes = known.map_or(Limits::default().file, |known| known.limits.file).0;
-    let bytes = wasm::read(component, limit_bytes)?;
+    // The host would refuse a larger one after all of it was sent.
+    let bytes = wasm::read(component, part.file_limit_bytes(&loaded))?;
     let query = shadow.map_or_else(String::new, |time| format!("?shadow={time}"));
-    let change: Change = host.change(&format!("/rules/{}/versions{query}", part(rule)), bytes)?;
-    let version = short(&change.sha256);
+    let change: Change = host.change(&format!("{}/versions{query}", part.path()), bytes)?;
+    let (name, version) = (part.name(), short(&change.sha256));
     print(&match change.outcome {
-        Outcome::Unchanged => format!("{rule} {version}: this version decides already\n"),
-        Outcome::Shadowed => format!("{rule} {version}: tried beside the version that decides\n"),
-        Outcome::Deployed => format!("{rule} {version}: deployed\n"),
+        Outcome::Unchanged => format!("{name} {version}: this version decides already\n"),
+        Outcome::Shadowed => format!("{name} {version}: tried beside the version that decides\n"),
+        Outcome::Deployed => format!("{name} {version}: deployed\n"),
     })?;
     match change.outcome {
         _ if !wait => Ok(0),
-        Outcome::Shadowed => wait_for_trial(&host, rule),
-        Outcome::Unchanged | Outcome::Deployed => wait_for_version(&host, rule, &change.sha256),
+        Outcome::Shadowed => wait_for_trial(&host, part),
+        Outcome::Unchanged | Outcome::Deployed => wait_for_version(&host, part, &change.sha256),
     }
 }
 
@@ -161,36 +202,30 @@ pub fn rollback(global: &Global, arguments: &RollbackArguments) -> Result<u8> {
 }
 
 fn change(global: &Global, arguments: &ChangeArguments, action: &str, done: &str) -> Result<u8> {
-    let ChangeArguments { pipeline, rule, wait, target } = arguments;
+    let ChangeArguments { pipeline, part, wait, target } = arguments;
     let Some((_, host)) = target.host(global, pipeline)? else { return Ok(FILES_ARE_WRONG) };
-    let change: Change = host.change(&format!("/rules/{}/{action}", part(rule)), Vec::new())?;
-    print(&format!("{rule} {}: {done}\n", short(&change.sha256)))?;
-    if *wait { wait_for_version(&host, rule, &change.sha256) } else { Ok(0) }
-}
-
-/// A part of a path: whatever is in it, it is one part.
-fn part(text: &str) -> String {
-    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+    let change: Change = host.change(&format!("{}/{action}", part.path()), Vec::new())?;
+    print(&format!("{} {}: {done}\n", part.name(), short(&change.sha256)))?;
+    if *wait { wait_for_version(&host, part, &change.sha256) } else { Ok(0) }
 }
 
 /// Waits until a version is in all lanes and no longer on probation.
-fn wait_for_version(host: &Host, rule: &str, sha256: &str) -> Result<u8> {
+fn wait_for_version(host: &Host, part: &Part, sha256: &str) -> Result<u8> {
+    let (what, name, version) = (part.what(), part.name(), short(sha256));
     let mut overdue = None;
     loop {
-        let status: RuleStatus = host.get(&format!("/rules/{}", part(rule)))?;
+        let status: PartStatus = host.get(&part.path())?;
         let record =
             status.versions.iter().map(|version| &version.record).find(|record| record.sha256 == sha256);
         if let Some(why) = record.and_then(|record| record.taken_back.as_ref()) {
             return Err(Error::Running(format!(
-                "the version {} of the rule `{rule}` was taken back: it {why}; {} decides",
-                short(sha256),
+                "the version {version} of the {what} `{name}` was taken back: it {why}; {} decides",
                 short(&status.current)
             )));
         }
         if status.current != sha256 {
             return Err(Error::Running(format!(
-                "the version {} of the rule `{rule}` was replaced: {} decides",
-                short(sha256),
+                "the version {version} of the {what} `{name}` was replaced: {} decides",
                 short(&status.current)
             )));
         }
@@ -203,13 +238,12 @@ fn wait_for_version(host: &Host, rule: &str, sha256: &str) -> Result<u8> {
                 None => "in all lanes",
                 Some(_) => "in all lanes; it stays on probation until it has decided a row",
             };
-            print(&format!("{rule} {}: {rest}\n", short(sha256)))?;
+            print(&format!("{name} {version}: {rest}\n"))?;
             return Ok(0);
         }
         if is_over && overdue.get_or_insert_with(Instant::now).elapsed() > LANES_TIME {
             return Err(Error::Running(format!(
-                "not all lanes run the version {} of the rule `{rule}` yet: they go over with their next batches",
-                short(sha256)
+                "not all lanes run the version {version} of the {what} `{name}` yet: they go over with their next batches"
             )));
         }
         thread::sleep(ASK_AGAIN);
@@ -217,14 +251,15 @@ fn wait_for_version(host: &Host, rule: &str, sha256: &str) -> Result<u8> {
 }
 
 /// Waits until a trial has ended, and says what differs.
-fn wait_for_trial(host: &Host, rule: &str) -> Result<u8> {
+fn wait_for_trial(host: &Host, part: &Part) -> Result<u8> {
     loop {
-        let status: RuleStatus = host.get(&format!("/rules/{}", part(rule)))?;
+        let status: PartStatus = host.get(&part.path())?;
         let Some(candidate) = status.candidate else {
-            return Err(Error::Running(format!("the candidate of the rule `{rule}` was replaced")));
+            let (what, name) = (part.what(), part.name());
+            return Err(Error::Running(format!("the candidate of the {what} `{name}` was replaced")));
         };
         if !candidate.is_running {
-            print(&comparison(rule, &candidate))?;
+            print(&comparison(part.name(), &candidate))?;
             let is_same = candidate.comparison.failed.is_none() && candidate.comparison.different.is_empty();
             return Ok(u8::from(!is_same));
         }

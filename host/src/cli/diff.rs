@@ -11,17 +11,18 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::report::grouped;
+use super::run::deployed_here;
 use super::{FILES_ARE_WRONG, Global, list, pretty, print};
 use crate::batch::{Batch, RawBatch};
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
 use crate::kafka::Patience;
 use crate::lane::{self, Place, RunOptions};
+use crate::life::short;
 use crate::pipeline_file::finding::hint;
 use crate::pipeline_file::{self, FileSource, Loaded, Source};
 use crate::rule::compare::{Difference, Verdict, each_difference};
-use crate::rule::lifecycle::short;
-use crate::rule::{Applied, Component, Slot};
+use crate::rule::{Applied, Component, Rules, Slot};
 use crate::shutdown::Shutdown;
 use crate::sink::values::{Value, Values};
 use crate::source::tail::{self, Tail};
@@ -73,7 +74,7 @@ pub struct Arguments {
 /// What was found.
 #[derive(Debug, Default, Serialize)]
 struct Differences {
-    /// SHA-256 of the component that the pipeline file names.
+    /// SHA-256 of the version that runs here: what was deployed, or the component that the pipeline file names.
     current: String,
     /// SHA-256 of the candidate.
     candidate: String,
@@ -151,9 +152,14 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
 
 fn compare(global: &Global, arguments: &Arguments, loaded: &Loaded, index: usize) -> Result<Differences> {
     let guests = global.guests_folder();
-    let options = RunOptions { guests: guests.clone(), ..RunOptions::default() };
+    let options = RunOptions {
+        guests: guests.clone(),
+        state: global.state_folder(),
+        deployed_in: Some(deployed_here(loaded)),
+        ..RunOptions::default()
+    };
     let mut decoder = Decoder::new(&loaded.pipeline.decode)?;
-    let mut components = lane::load_components(loaded, &options)?;
+    let mut components = Rules::open_rules(loaded, &options)?.running();
     let mut before = lane::open_rules(loaded, &components, &decoder)?;
     let current = components[index].sha256.to_string();
     components[index] = Component::load(&arguments.candidate, &loaded.pipeline.rules[index].limits)?;
@@ -168,6 +174,7 @@ fn compare(global: &Global, arguments: &Arguments, loaded: &Loaded, index: usize
         lane: 0,
         until_end: true,
         backfill: None,
+        adapters: None,
         patience: Patience { forever: false, shutdown: Shutdown::on_signals()? },
     };
     let Tail { batches, header } = tail::read(&loaded.pipeline, &place, arguments.rows as usize)?;

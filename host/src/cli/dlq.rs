@@ -9,6 +9,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
 use super::report::grouped;
+use super::run::deployed_here;
 use super::{FILES_ARE_WRONG, Global, list, print};
 use crate::dead_letter::letters::{Cut, Filter, Found, Id, Letter, Letters, Newest, Replay};
 use crate::dead_letter::replay::{self, Choice, Decision, Tally, Verdict};
@@ -463,7 +464,9 @@ fn replay_letters(
         guests: global.guests_folder(),
         now_ms: arguments.now.map(jiff::Timestamp::as_millisecond),
         instance: "dlq".into(),
+        deployed_in: Some(deployed_here(loaded)),
         until_end: true,
+        state: global.state_folder(),
         ..RunOptions::default()
     };
     let mut tell = |decision: &Decision| match decision_line(decision, arguments) {

@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::rule::lifecycle::short;
+use crate::life::short;
 use crate::summary::Summary;
 
 /// A number with commas between thousands.

@@ -13,7 +13,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use super::report::{self, grouped};
 use super::{FILES_ARE_WRONG, Global, complain, list, print};
 use crate::error::{Error, Result};
-use crate::lane::{self, RunOptions};
+use crate::lane::{self, DeployedIn, RunOptions};
 use crate::pipeline_file::{self, DeadLetter, Loaded, Sink};
 use crate::shutdown::Shutdown;
 use crate::summary::{Progress, Summary};
@@ -65,6 +65,7 @@ pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
         until_end: arguments.until_end,
         state: global.state_folder(),
         backfill: None,
+        deployed_in: None,
     };
     let shutdown = Shutdown::on_signals()?;
     let (pipelines, mut worst) = read(&arguments.files);
@@ -84,6 +85,14 @@ pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
 /// The host's name, which a restart does not change.
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// What a process of this pipeline on this machine has deployed.
+pub(super) fn deployed_here(loaded: &Loaded) -> DeployedIn {
+    DeployedIn {
+        pipeline: loaded.pipeline.name.clone(),
+        instance: std::env::var("TIDEGATE_INSTANCE").unwrap_or_else(|_| host_name()),
+    }
 }
 
 /// The pipelines that can run, and the exit code of those that cannot.

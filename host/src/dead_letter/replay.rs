@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::kafka::Patience;
 use crate::lane::{self, Place, RunOptions};
 use crate::pipeline_file::{Format, KafkaSink as Config, Loaded, Pipeline, Remember};
-use crate::rule::{Slot, warm};
+use crate::rule::{Rules, Slot, warm};
 use crate::shutdown::Shutdown;
 use crate::sink::kafka::KafkaSink;
 use crate::sink::kafka::replay::Replayed;
@@ -112,7 +112,7 @@ pub fn run(
     tell: &mut dyn FnMut(&Decision) -> Result<()>,
 ) -> Result<Tally> {
     let config = replayable(loaded)?;
-    let components = lane::load_components(loaded, options)?;
+    let components = Rules::open_rules(loaded, options)?.running();
     let decoder = Decoder::new(&loaded.pipeline.decode)?;
     let rules = lane::open_rules(loaded, &components, &decoder)?;
     let schema = rules.last().map_or(decoder.schema(), Slot::schema).clone();
@@ -128,6 +128,7 @@ pub fn run(
         lane: 0,
         until_end: true,
         backfill: None,
+        adapters: None,
         patience: patience.clone(),
     };
     // Before the markers are looked for: what another replay has not committed until now, it never will.

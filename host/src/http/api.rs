@@ -1,4 +1,4 @@
-//! `/api/v1`: the rules of a pipeline, and how they are replaced.
+//! `/api/v1`: the rules and the exchanges of a pipeline, and how their components are replaced.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::token::Token;
+use crate::life::{Kind, Lives, Origin, Outcome, PartStatus, Refusal};
 use crate::pipeline_file::Span;
-use crate::rule::lifecycle::{Outcome, RuleStatus};
-use crate::rule::{Origin, Refusal, Rules};
+use crate::service::Parts;
 
 /// How long a client may take to send a component: 32 MiB at 5 Mbit/s.
 const UPLOAD_TIME: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ const UPLOAD_TIME: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 struct Api {
     pipeline: Arc<str>,
-    rules: Arc<Rules>,
+    parts: Parts,
     token: Token,
     /// One upload at a time, because each is in memory as a whole.
     uploads: Arc<tokio::sync::Semaphore>,
@@ -48,6 +48,8 @@ pub struct PipelineStatus {
     pub version: String,
     /// Its rules, in the order in which a row meets them.
     pub rules: Vec<String>,
+    /// Its exchanges.
+    pub exchanges: Vec<String>,
 }
 
 /// What became of a change.
@@ -75,9 +77,9 @@ pub fn document() -> OpenApi {
 }
 
 /// All routes.
-pub(super) fn router(pipeline: String, rules: Arc<Rules>, token: Token) -> Router {
+pub(super) fn router(pipeline: String, parts: Parts, token: Token) -> Router {
     let api =
-        Api { pipeline: pipeline.into(), rules, token, uploads: Arc::new(tokio::sync::Semaphore::new(1)) };
+        Api { pipeline: pipeline.into(), parts, token, uploads: Arc::new(tokio::sync::Semaphore::new(1)) };
     let (router, open_api) = open_api_router().split_for_parts();
     let document = describe(open_api);
     router
@@ -96,6 +98,11 @@ fn open_api_router() -> OpenApiRouter<Api> {
         .routes(routes!(deploy))
         .routes(routes!(promote))
         .routes(routes!(rollback))
+        .routes(routes!(exchanges))
+        .routes(routes!(exchange))
+        .routes(routes!(deploy_adapter))
+        .routes(routes!(promote_adapter))
+        .routes(routes!(rollback_adapter))
 }
 
 fn describe(mut document: OpenApi) -> OpenApi {
@@ -103,7 +110,7 @@ fn describe(mut document: OpenApi) -> OpenApi {
         .title("Tidegate")
         .version("v1")
         .description(Some(
-            "The rules of a running pipeline, and how they are replaced. What changes something needs the header \
+            "The rules of a running pipeline, the adapters of its exchanges, and how they are replaced. What changes something needs the header \
              `Authorization: Bearer TOKEN`, with the token in the file that `http.token_file` of the pipeline file names, \
              or else in `tokens/PIPELINE` of the state folder.",
         ))
@@ -117,14 +124,15 @@ async fn pipeline(State(api): State<Api>) -> Json<PipelineStatus> {
     Json(PipelineStatus {
         pipeline: api.pipeline.to_string(),
         version: env!("CARGO_PKG_VERSION").into(),
-        rules: api.rules.status().into_iter().map(|status| status.rule).collect(),
+        rules: api.parts.rules.names(),
+        exchanges: api.parts.adapters.names(),
     })
 }
 
 /// The rules, their versions, and what these have decided
-#[utoipa::path(get, path = "/api/v1/rules", responses((status = 200, body = Vec<RuleStatus>)))]
-async fn rules(State(api): State<Api>) -> Json<Vec<RuleStatus>> {
-    Json(api.rules.status())
+#[utoipa::path(get, path = "/api/v1/rules", responses((status = 200, body = Vec<PartStatus>)))]
+async fn rules(State(api): State<Api>) -> Json<Vec<PartStatus>> {
+    Json(api.parts.rules.status())
 }
 
 /// A rule, its versions, and what these have decided
@@ -132,10 +140,10 @@ async fn rules(State(api): State<Api>) -> Json<Vec<RuleStatus>> {
     get,
     path = "/api/v1/rules/{rule}",
     params(("rule" = String, Path, description = "The rule's name in the pipeline file")),
-    responses((status = 200, body = RuleStatus), (status = 404, body = Problem))
+    responses((status = 200, body = PartStatus), (status = 404, body = Problem))
 )]
-async fn rule(State(api): State<Api>, Path(rule): Path<String>) -> Result<Json<RuleStatus>, Fault> {
-    api.rules.status_of(&rule).map(Json).map_err(refused)
+async fn rule(State(api): State<Api>, Path(rule): Path<String>) -> Result<Json<PartStatus>, Fault> {
+    api.parts.rules.status_of(&rule).map(Json).map_err(refused)
 }
 
 /// Put a component in the place of a rule's current version, or try it beside that
@@ -160,44 +168,11 @@ async fn rule(State(api): State<Api>, Path(rule): Path<String>) -> Result<Json<R
 async fn deploy(
     State(api): State<Api>,
     Path(rule): Path<String>,
-    options: Result<Query<DeployOptions>, axum::extract::rejection::QueryRejection>,
+    options: Options,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Change>, Fault> {
-    authorize(&api, &headers)?;
-    let Query(DeployOptions { shadow }) =
-        options.map_err(|error| fault(StatusCode::BAD_REQUEST, error.body_text()))?;
-    let limit_bytes = api.rules.file_limit_bytes(&rule).map_err(refused)?;
-    let Ok(upload) = Arc::clone(&api.uploads).try_acquire_owned() else { return Err(refused(Refusal::Busy)) };
-    let too_large = || {
-        fault(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the component has more than `limits.file` ({limit_bytes} bytes) of the rule `{rule}`"),
-        )
-    };
-    let length =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > limit_bytes) {
-        return Err(too_large());
-    }
-    let limit = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
-    let bytes = match tokio::time::timeout(UPLOAD_TIME, to_bytes(body, limit)).await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) if is_too_large(&error) => return Err(too_large()),
-        Ok(Err(_)) => return Err(fault(StatusCode::BAD_REQUEST, "the component did not come whole")),
-        Err(_) => {
-            let seconds = UPLOAD_TIME.as_secs();
-            let sentence = format!("the component did not come within {seconds} s");
-            return Err(fault(StatusCode::REQUEST_TIMEOUT, sentence));
-        }
-    };
-    change(move || {
-        let shadow = shadow.map(|span| span.0);
-        let result = api.rules.deploy(&rule, bytes.into(), Origin::Api, shadow);
-        drop(upload);
-        result
-    })
-    .await
+    put(&api, api.parts.rules.clone(), rule, options, &headers, body).await
 }
 
 /// Put the candidate that was tried in the place of the current version
@@ -219,7 +194,7 @@ async fn promote(
     headers: HeaderMap,
 ) -> Result<Json<Change>, Fault> {
     authorize(&api, &headers)?;
-    change(move || api.rules.promote(&rule).map(|sha256| (Outcome::Deployed, sha256))).await
+    change(move || api.parts.rules.promote(&rule).map(|sha256| (Outcome::Deployed, sha256))).await
 }
 
 /// Put the version before the current one in its place again
@@ -241,7 +216,148 @@ async fn rollback(
     headers: HeaderMap,
 ) -> Result<Json<Change>, Fault> {
     authorize(&api, &headers)?;
-    change(move || api.rules.rollback(&rule).map(|sha256| (Outcome::Deployed, sha256))).await
+    change(move || api.parts.rules.rollback(&rule).map(|sha256| (Outcome::Deployed, sha256))).await
+}
+
+/// The exchanges, and the versions of their adapters
+#[utoipa::path(get, path = "/api/v1/exchanges", responses((status = 200, body = Vec<PartStatus>)))]
+async fn exchanges(State(api): State<Api>) -> Json<Vec<PartStatus>> {
+    Json(api.parts.adapters.status())
+}
+
+/// An exchange, and the versions of its adapter
+#[utoipa::path(
+    get,
+    path = "/api/v1/exchanges/{exchange}",
+    params(("exchange" = String, Path, description = "The exchange's name in the pipeline file: `name`, or else `exchange`")),
+    responses((status = 200, body = PartStatus), (status = 404, body = Problem))
+)]
+async fn exchange(State(api): State<Api>, Path(exchange): Path<String>) -> Result<Json<PartStatus>, Fault> {
+    api.parts.adapters.status_of(&exchange).map(Json).map_err(refused)
+}
+
+/// Put a component in the place of an adapter's current version, or try it beside that
+///
+/// The component is checked before anything changes. The version is on probation at first.
+#[utoipa::path(
+    post,
+    path = "/api/v1/exchanges/{exchange}/versions",
+    params(("exchange" = String, Path, description = "The exchange's name in the pipeline file: `name`, or else `exchange`"), DeployOptions),
+    request_body(content = Vec<u8>, content_type = "application/wasm", description = "The component"),
+    responses(
+        (status = 200, body = Change, description = "Checked and accepted; its thread follows within a second"),
+        (status = 401, body = Problem, description = "Without the token of this pipeline"),
+        (status = 404, body = Problem),
+        (status = 408, body = Problem, description = "The component did not come in time"),
+        (status = 409, body = Problem, description = "Another change is under way"),
+        (status = 413, body = Problem, description = "The component is larger than the exchange's `limits.file`"),
+        (status = 422, body = Problem, description = "The component is no such adapter"),
+        (status = 507, body = Problem, description = "The state folder cannot be written")
+    )
+)]
+async fn deploy_adapter(
+    State(api): State<Api>,
+    Path(exchange): Path<String>,
+    options: Options,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Change>, Fault> {
+    put(&api, api.parts.adapters.clone(), exchange, options, &headers, body).await
+}
+
+/// Put the candidate that was tried in the place of the current version
+#[utoipa::path(
+    post,
+    path = "/api/v1/exchanges/{exchange}/promote",
+    params(("exchange" = String, Path, description = "The exchange's name in the pipeline file: `name`, or else `exchange`")),
+    responses(
+        (status = 200, body = Change),
+        (status = 401, body = Problem, description = "Without the token of this pipeline"),
+        (status = 404, body = Problem),
+        (status = 409, body = Problem, description = "There is no candidate, or it has failed"),
+        (status = 507, body = Problem, description = "The state folder cannot be written")
+    )
+)]
+async fn promote_adapter(
+    State(api): State<Api>,
+    Path(exchange): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Change>, Fault> {
+    authorize(&api, &headers)?;
+    change(move || api.parts.adapters.promote(&exchange).map(|sha256| (Outcome::Deployed, sha256))).await
+}
+
+/// Put the version before the current one in its place again
+#[utoipa::path(
+    post,
+    path = "/api/v1/exchanges/{exchange}/rollback",
+    params(("exchange" = String, Path, description = "The exchange's name in the pipeline file: `name`, or else `exchange`")),
+    responses(
+        (status = 200, body = Change),
+        (status = 401, body = Problem, description = "Without the token of this pipeline"),
+        (status = 404, body = Problem),
+        (status = 409, body = Problem, description = "There is no version to go back to"),
+        (status = 507, body = Problem, description = "The state folder cannot be written")
+    )
+)]
+async fn rollback_adapter(
+    State(api): State<Api>,
+    Path(exchange): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Change>, Fault> {
+    authorize(&api, &headers)?;
+    change(move || api.parts.adapters.rollback(&exchange).map(|sha256| (Outcome::Deployed, sha256))).await
+}
+
+/// How a component is deployed, as far as it can be read.
+type Options = Result<Query<DeployOptions>, axum::extract::rejection::QueryRejection>;
+
+/// Takes a component and deploys it.
+async fn put<K: Kind>(
+    api: &Api,
+    lives: Arc<Lives<K>>,
+    name: String,
+    options: Options,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Json<Change>, Fault> {
+    authorize(api, headers)?;
+    let Query(DeployOptions { shadow }) =
+        options.map_err(|error| fault(StatusCode::BAD_REQUEST, error.body_text()))?;
+    let limit_bytes = lives.file_limit_bytes(&name).map_err(refused)?;
+    let Ok(upload) = Arc::clone(&api.uploads).try_acquire_owned() else {
+        return Err(refused(Refusal::Busy(K::WHAT)));
+    };
+    let too_large = || {
+        let what = K::WHAT;
+        fault(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the component has more than `limits.file` ({limit_bytes} bytes) of the {what} `{name}`"),
+        )
+    };
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > limit_bytes) {
+        return Err(too_large());
+    }
+    let limit = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
+    let bytes = match tokio::time::timeout(UPLOAD_TIME, to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(error)) if is_too_large(&error) => return Err(too_large()),
+        Ok(Err(_)) => return Err(fault(StatusCode::BAD_REQUEST, "the component did not come whole")),
+        Err(_) => {
+            let seconds = UPLOAD_TIME.as_secs();
+            let sentence = format!("the component did not come within {seconds} s");
+            return Err(fault(StatusCode::REQUEST_TIMEOUT, sentence));
+        }
+    };
+    change(move || {
+        let shadow = shadow.map(|span| span.0);
+        let result = lives.deploy(&name, bytes.into(), Origin::Api, shadow);
+        drop(upload);
+        result
+    })
+    .await
 }
 
 /// Compiling takes long, and must not keep other answers waiting.
@@ -303,7 +419,7 @@ impl IntoResponse for Fault {
 fn refused(refusal: Refusal) -> Fault {
     let status = match &refusal {
         Refusal::Unknown { .. } => StatusCode::NOT_FOUND,
-        Refusal::Busy | Refusal::NotNow(_) => StatusCode::CONFLICT,
+        Refusal::Busy(_) | Refusal::NotNow(_) => StatusCode::CONFLICT,
         Refusal::Wrong(_) => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Unkept(_) => StatusCode::INSUFFICIENT_STORAGE,
     };

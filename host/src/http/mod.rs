@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::{Error, Result};
 use crate::pipeline_file::{Http, Loaded};
-use crate::rule::Rules;
+use crate::service::Parts;
 pub use api::{Change, document};
 pub use token::Token;
 
@@ -72,7 +72,7 @@ impl Server {
     }
 
     /// Answers until `stopped`.
-    pub fn run(self, rules: Arc<Rules>, stopped: oneshot::Receiver<()>) {
+    pub fn run(self, parts: Parts, stopped: oneshot::Receiver<()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = match runtime {
             Ok(runtime) => runtime,
@@ -81,7 +81,7 @@ impl Server {
         tracing::info!(pipeline = self.pipeline, "answers at http://{}/api/v1", self.address);
         runtime.block_on(async {
             let Server { listener, pipeline, token, .. } = self;
-            let router = api::router(pipeline, rules, token);
+            let router = api::router(pipeline, parts, token);
             tokio::select! {
                 _ = stopped => {}
                 result = accept(listener, router) => if let Err(error) = result {

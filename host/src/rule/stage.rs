@@ -7,12 +7,13 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 
-use super::shadow::{Candidate, Shadow};
+use super::shadow::Shadow;
 use super::slot::{Applied, ReadBack, Slot};
-use super::version::{Decided, Version};
 use super::warming::Warming;
+use super::{Version, Wanted};
 use crate::batch::{Batch, RawBatch};
 use crate::error::{Error, Result};
+use crate::life::{Decided, refused_rows_max};
 use crate::pipeline_file::{self, Remember};
 use crate::sink::Reading;
 
@@ -39,15 +40,6 @@ struct Next {
     slot: Slot,
     /// By partition; those whose instance remembers nothing have it already.
     warming: HashMap<i32, Warming>,
-}
-
-/// What a lane should run of a rule.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    /// The version that decides.
-    pub version: Arc<Version>,
-    /// What is tried beside it.
-    pub candidate: Option<Arc<Candidate>>,
 }
 
 impl Stage {
@@ -246,10 +238,8 @@ impl Stage {
         let sum = &mut self.on_probation;
         sum.rows += rows;
         sum.dropped += applied.dropped + applied.rejects.len() as u64;
-        let (seen, most) = (sum.rows as f64, self.version.refused_max);
-        // Three standard deviations and three rows more could be chance.
-        let refused_max = seen * most + 3.0 * (seen * most * (1.0 - most)).sqrt() + 3.0;
-        if sum.dropped as f64 > refused_max {
+        let most = self.version.refused_max;
+        if sum.dropped as f64 > refused_rows_max(sum.rows, most) {
             return Err(Error::Rule {
                 rule: self.rule.name.as_str().into(),
                 what: format!(

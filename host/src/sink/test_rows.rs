@@ -88,6 +88,7 @@ pub fn open_sink(pipeline: &Pipeline, folder: &Path) -> Result<Sink> {
         lane: 0,
         until_end: false,
         backfill: None,
+        adapters: None,
         patience,
     };
     Sink::open(pipeline, &schema(), &standard_input(), &place)

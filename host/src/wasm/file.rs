@@ -27,6 +27,7 @@ pub struct Contract {
 }
 
 /// A component that exports the interface of its contract and imports nothing.
+#[derive(Clone)]
 pub struct File {
     /// Compiled.
     pub component: Component,

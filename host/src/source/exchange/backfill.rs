@@ -209,10 +209,11 @@ struct Running {
 }
 
 impl BackfillSource {
-    /// Loads the adapters. Nothing is asked of the exchanges.
+    /// Nothing is asked of the exchanges.
     pub fn open(pipeline: &Pipeline, place: &Place<'_>, wanted: &Arc<Backfill>) -> Result<BackfillSource> {
         let config = pipeline.source.exchange().expect("the source is opened as what it is");
-        let plans = plan::plans(config, &pipeline.name, place)?;
+        let adapters = place.adapters.expect("a lane has the adapters of its exchanges");
+        let plans = plan::plans(config, &pipeline.name, adapters, place)?;
         let mut members = Vec::new();
         let mut reports = Vec::new();
         for (exchange, (plan, of_exchange)) in plans.iter().zip(&config.exchanges).enumerate() {
@@ -595,11 +596,11 @@ impl Fetcher {
                 return Ok(Page { job, candles: Vec::new(), refused: Some(sentence) });
             }
             let turn = (!known.has_answered).then_some(turn);
-            let result = asking.fetch(symbol, range, &known.memo).await;
+            let result = asking.fetch(&self.plan.adapter, symbol, range, &known.memo).await;
             self.note(memo, |known| known.has_answered |= result.is_ok());
             drop(turn);
             match result {
-                Ok(Fetched { candles: more, memo: new, unreadable }) => {
+                Ok(Fetched { candles: more, memo: new, unreadable, .. }) => {
                     if let Some(sentence) = unreadable.first() {
                         let more = unreadable.len() - 1;
                         tracing::warn!(exchange = %self.plan.name, %symbol, more, "left out: {sentence}");

@@ -6,4 +6,5 @@ wasmtime::component::bindgen!({
     path: "../wit/exchange.wit",
     world: "tidegate-exchange",
     ownership: Borrowing { duplicate_if_necessary: true },
+    additional_derives: [PartialEq],
 });

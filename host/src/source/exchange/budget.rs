@@ -36,10 +36,7 @@ const DOUBLINGS_MAX: u32 = 5;
 pub struct Budget {
     clock: Clock,
     limiter: RateLimiter<NotKeyed, InMemoryState, SinceStart, NoOpMiddleware<Nanos>>,
-    units: u32,
-    burst: NonZeroU32,
-    window_ms: i64,
-    used_header: Option<String>,
+    rate: Rate,
     blocked_until_ms: i64,
     /// How often in a row the exchange has said to wait.
     strikes: u32,
@@ -59,7 +56,7 @@ impl governor::clock::Clock for SinceStart {
 }
 
 /// How often an exchange may be asked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rate {
     /// Units in each window.
     pub units: u32,
@@ -112,24 +109,23 @@ impl Budget {
     /// A budget that nothing has used. `file` keeps what the exchange says about waiting, and has what it said to an
     /// earlier process.
     pub fn new(rate: &Rate, clock: Clock, file: Option<PathBuf>) -> Budget {
-        let units = NonZeroU32::new(rate.units).unwrap_or(NonZeroU32::MIN);
-        let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
-        let period = Duration::from_millis(u64::from(rate.window_ms.max(1))) / units.get();
-        let quota = Quota::with_period(period.max(Duration::from_nanos(1)))
-            .unwrap_or(Quota::per_second(units))
-            .allow_burst(burst);
         let kept: Option<Kept> = file.as_deref().and_then(state::read);
         let blocked_until_ms = kept.map_or(0, |kept| kept.blocked_until_ms);
         Budget {
             clock,
-            limiter: RateLimiter::direct_with_clock(quota, SinceStart(clock)),
-            units: units.get(),
-            burst,
-            window_ms: i64::from(rate.window_ms.max(1)),
-            used_header: rate.used_header.clone(),
+            limiter: limiter(rate, clock),
+            rate: rate.clone(),
             blocked_until_ms,
             strikes: 0,
             file,
+        }
+    }
+
+    /// Goes on with another rate, and with what the exchange has said about waiting.
+    pub fn set_rate(&mut self, rate: &Rate) {
+        if self.rate != *rate {
+            self.limiter = limiter(rate, self.clock);
+            self.rate = rate.clone();
         }
     }
 
@@ -140,7 +136,7 @@ impl Budget {
         if now_ms < self.blocked_until_ms {
             return Some(self.blocked_until_ms - now_ms);
         }
-        let cost = NonZeroU32::new(cost).unwrap_or(NonZeroU32::MIN).min(self.burst);
+        let cost = NonZeroU32::new(cost).unwrap_or(NonZeroU32::MIN).min(burst(&self.rate));
         match self.limiter.check_n(cost) {
             Ok(Ok(())) => None,
             Ok(Err(until)) => {
@@ -215,16 +211,34 @@ impl Budget {
 
     /// Waits for the next window when the exchange's own count of this one is nearly full.
     fn note_used<'a>(&mut self, now_ms: i64, header: impl Fn(&str) -> Option<&'a str>) {
-        let Some(used) =
-            (self.used_header.as_deref()).and_then(header).and_then(|text| text.trim().parse::<f64>().ok())
+        let Some(used) = (self.rate.used_header.as_deref())
+            .and_then(header)
+            .and_then(|text| text.trim().parse::<f64>().ok())
         else {
             return;
         };
-        if used >= f64::from(self.units) * USED_SHARE_MAX {
-            let next_window_ms = (now_ms.div_euclid(self.window_ms) + 1) * self.window_ms;
+        if used >= f64::from(self.rate.units.max(1)) * USED_SHARE_MAX {
+            let window_ms = i64::from(self.rate.window_ms.max(1));
+            let next_window_ms = (now_ms.div_euclid(window_ms) + 1) * window_ms;
             self.blocked_until_ms = self.blocked_until_ms.max(next_window_ms);
         }
     }
+}
+
+fn limiter(
+    rate: &Rate,
+    clock: Clock,
+) -> RateLimiter<NotKeyed, InMemoryState, SinceStart, NoOpMiddleware<Nanos>> {
+    let units = NonZeroU32::new(rate.units).unwrap_or(NonZeroU32::MIN);
+    let period = Duration::from_millis(u64::from(rate.window_ms.max(1))) / units.get();
+    let quota = Quota::with_period(period.max(Duration::from_nanos(1)))
+        .unwrap_or(Quota::per_second(units))
+        .allow_burst(burst(rate));
+    RateLimiter::direct_with_clock(quota, SinceStart(clock))
+}
+
+fn burst(rate: &Rate) -> NonZeroU32 {
+    NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN)
 }
 
 /// What `Retry-After` says, in milliseconds: seconds, or a date.

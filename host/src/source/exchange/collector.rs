@@ -13,15 +13,19 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 
-use super::adapter::{Adapter, Candle};
+use super::adapter::Adapter;
+use super::adapters::{Adapters, Version};
 use super::budget::{Budget, Rate};
-use super::feed;
-use super::fetch::{Asking, Failure, Fetched};
+use super::feed::{self, Heard};
+use super::fetch::{Asking, Blame, Failure, Fetched, Wanted};
 use super::http::{Http, Reach};
 use super::ledger::Counts;
 use super::ledgers::{Ledgers, SeriesLedger};
 use super::series::{Range, Row, Series, Setback, Settings};
+use super::trial::Trial;
 use crate::clock::Clock;
+use crate::life::Decided;
+use crate::pipeline_file;
 use crate::state;
 
 /// How often failures are written to the log, at most: a thousand series can fail at once.
@@ -30,8 +34,12 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 const KEEP_EVERY: Duration = Duration::from_secs(10);
 /// From how many series on the silence of all of them is a gap of the exchange, and not a quiet minute.
 const SERIES_THAT_TELL: usize = 5;
-/// The longest sleep: the machine's clock may be set meanwhile.
-const SLEEP_MAX: Duration = Duration::from_secs(5);
+/// The longest sleep: the machine's clock may be set meanwhile, and another version of the adapter deployed.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// From how many known candles on, that come again, more than half of them with other values are no corrections.
+const CANDLES_THAT_TELL: usize = 2;
+/// How often in a row an answer cannot be read before it is the adapter and not the exchange: pages of a firewall pass.
+const FAILURES_THAT_TELL: u32 = 3;
 
 /// What the thread of an exchange needs.
 #[derive(Clone)]
@@ -44,7 +52,7 @@ pub struct Plan {
     pub timeframe: String,
     /// What its series have in common.
     pub settings: Settings,
-    /// Its adapter.
+    /// Its adapter, as far as this has followed its versions.
     pub adapter: Adapter,
     /// Which hosts may be asked.
     pub reach: Reach,
@@ -54,6 +62,8 @@ pub struct Plan {
     pub concurrency: usize,
     /// How often it may be asked.
     pub rate: Rate,
+    /// How often the pipeline file says that it may be asked.
+    pub budget: Option<pipeline_file::Budget>,
     /// Keeps until when it wants no requests.
     pub file: PathBuf,
     /// Keeps what is known of its series.
@@ -104,7 +114,6 @@ impl Plan {
             exchange: self.exchange.clone(),
             timeframe: self.timeframe.clone(),
             clock: self.clock,
-            adapter: self.adapter.clone(),
             instance: Default::default(),
             budget: Budget::new(&self.rate, self.clock, Some(self.file.clone())).into(),
             http: Http::new(self.reach.clone(), self.timeout)?,
@@ -117,6 +126,12 @@ impl Plan {
 /// A thread's own things.
 pub struct Collector {
     plan: Plan,
+    /// Which versions of the adapters should run, and which exchange this one is.
+    adapters: Arc<Adapters>,
+    number: usize,
+    generation: u64,
+    version: Arc<Version>,
+    trial: Option<Trial>,
     timeframe: Arc<str>,
     series: Vec<Series>,
     /// Which series a symbol is.
@@ -143,12 +158,18 @@ struct Complaints {
 }
 
 /// An answer, or none, for a range of a series.
-type Answered = (usize, Range, Result<Fetched, Failure>);
+struct Answered {
+    index: usize,
+    range: Range,
+    version: Arc<Version>,
+    result: Result<Fetched, Failure>,
+}
 
 impl Collector {
     /// Takes series as far as they are known.
     pub fn new(
         plan: Plan,
+        (adapters, number): (&Arc<Adapters>, usize),
         series: Vec<Series>,
         to_lane: SyncSender<Delivery>,
         status: Arc<Mutex<Status>>,
@@ -158,8 +179,17 @@ impl Collector {
             series.iter().enumerate().map(|(index, series)| (Arc::clone(&series.symbol), index)).collect();
         let timeframe = plan.timeframe.as_str().into();
         let is_there = vec![false; series.len()];
+        let (generation, wanted) = adapters.wanted_of(number);
+        let mut plan = plan;
+        plan.take(wanted.version.component.clone());
+        adapters.has_followed(number, generation);
         Collector {
             plan,
+            adapters: Arc::clone(adapters),
+            number,
+            generation,
+            version: wanted.version,
+            trial: wanted.candidate.map(Trial::new),
             timeframe,
             series,
             index,
@@ -189,14 +219,21 @@ impl Collector {
     async fn collect(&mut self, asking: &Asking, mut stop: watch::Receiver<bool>) {
         let mut flying = FuturesUnordered::new();
         let symbols: Vec<Arc<str>> = self.series.iter().map(|series| Arc::clone(&series.symbol)).collect();
-        let mut heard = feed::start(&self.plan, symbols);
+        let mut heard = feed::start(&self.plan, &symbols);
         loop {
+            if self.follow(asking) {
+                heard = feed::start(&self.plan, &symbols);
+            }
             while flying.len() < self.plan.concurrency
                 && let Some((index, range)) = self.next_due(asking)
             {
                 let series = &self.series[index];
                 let (symbol, memo) = (Arc::clone(&series.symbol), series.memo.clone());
-                flying.push(async move { (index, range, asking.fetch(&symbol, range, &memo).await) });
+                let version = Arc::clone(&self.version);
+                flying.push(async move {
+                    let result = asking.fetch(&version.component, &symbol, range, &memo).await;
+                    Answered { index, range, version, result }
+                });
             }
             self.show(asking);
             let is_full = flying.len() >= self.plan.concurrency;
@@ -205,15 +242,39 @@ impl Collector {
                 biased;
                 _ = stop.changed() => false,
                 Some(answered) = flying.next(), if !flying.is_empty() => self.take(asking, answered),
-                Some((symbol, candle)) = heard.recv() => self.hear(asking, &symbol, candle),
+                Some(heard) = heard.recv() => self.hear(asking, heard),
                 () = tokio::time::sleep(sleep) => true,
             };
             if !goes_on {
                 break;
             }
         }
+        self.adapters.has_left(self.number);
         self.kept = None;
         self.show(asking);
+    }
+
+    /// Goes over to the version of the adapter that should run; says whether it is another.
+    fn follow(&mut self, asking: &Asking) -> bool {
+        if self.adapters.generation() == self.generation {
+            return false;
+        }
+        let (generation, wanted) = self.adapters.wanted_of(self.number);
+        self.generation = generation;
+        self.trial = match self.trial.take() {
+            Some(trial) if wanted.candidate.as_ref().is_some_and(|wanted| trial.is_of(wanted)) => Some(trial),
+            _ => wanted.candidate.map(Trial::new),
+        };
+        let is_another = !Arc::ptr_eq(&self.version, &wanted.version);
+        if is_another {
+            self.version = wanted.version;
+            self.plan.take(self.version.component.clone());
+            asking.budget.borrow_mut().set_rate(&self.plan.rate);
+            // What the version before has wanted to have back, this one need not understand.
+            self.series.iter_mut().for_each(|series| series.memo.clear());
+        }
+        self.adapters.has_followed(self.number, generation);
+        is_another
     }
 
     /// The next series that is due, and what to ask of it.
@@ -247,46 +308,129 @@ impl Collector {
     }
 
     /// Takes an answer; `false` when the lane is gone.
-    fn take(&mut self, asking: &Asking, (index, range, result): Answered) -> bool {
-        let now_ms = asking.now_ms();
-        let settings = &self.plan.settings;
-        let (before, rest) = self.series.split_at_mut(index);
-        let Some((series, after)) = rest.split_first_mut() else { return true };
+    fn take(&mut self, asking: &Asking, answered: Answered) -> bool {
+        let Answered { index, range, version, result } = answered;
+        if let Some(what) = self.fault(index, range, &version, &result) {
+            self.take_back(&version, &what);
+        }
+        if version.is_taken_back() {
+            // The version before does the task again.
+            self.due.insert((self.series[index].due_ms, index));
+            return true;
+        }
+        count(&version, &result);
         let rows = match result {
-            Ok(Fetched { candles, memo, unreadable }) => {
-                if let Some(sentence) = unreadable.first() {
-                    let more = unreadable.len() - 1;
-                    tracing::warn!(exchange = %self.plan.name, symbol = %series.symbol, more, "left out: {sentence}");
-                }
-                series.memo = memo;
-                self.refused.remove(&index);
-                let tell = before.len() + after.len() + 1 >= SERIES_THAT_TELL;
-                let has_others =
-                    |number| !tell || before.iter().chain(&*after).any(|series| series.has(number));
-                let rows = series.take(range, &candles, now_ms, settings, &has_others);
-                self.is_there[index] |= series.is_there(range, now_ms, settings);
-                rows
-            }
+            Ok(fetched) => self.take_fetched(asking, index, range, &version, fetched),
             Err(failure) => {
-                series.set_back(failure.setback, now_ms);
-                let is_no = matches!(failure.setback, Setback::UnknownSymbol | Setback::Refused);
-                if is_no || series.is_given_up() {
-                    self.is_there[index] = true;
-                    self.refused.insert(index, failure.sentence.clone());
-                }
-                self.failures += 1;
-                self.complaints.add(&self.plan.name, &series.symbol, &failure);
+                self.set_back(index, &failure, asking.now_ms());
                 Vec::new()
             }
         };
-        self.due.insert((series.due_ms, index));
-        let symbol = Arc::clone(&series.symbol);
+        self.due.insert((self.series[index].due_ms, index));
+        let symbol = Arc::clone(&self.series[index].symbol);
         self.deliver(symbol, rows)
     }
 
-    /// Takes a candle of the live feed; `false` when the lane is gone.
-    fn hear(&mut self, asking: &Asking, symbol: &str, candle: Candle) -> bool {
-        let Some(index) = self.index.get(symbol).copied() else { return true };
+    /// What is to be written of an answer.
+    fn take_fetched(
+        &mut self,
+        asking: &Asking,
+        index: usize,
+        range: Range,
+        version: &Arc<Version>,
+        fetched: Fetched,
+    ) -> Vec<Row> {
+        let (now_ms, settings) = (asking.now_ms(), &self.plan.settings);
+        let (before, rest) = self.series.split_at_mut(index);
+        let Some((series, after)) = rest.split_first_mut() else { return Vec::new() };
+        if let Some(trial) = &mut self.trial {
+            let wanted = Wanted { symbol: &series.symbol, range, memo: &series.memo };
+            trial.compare(asking, &wanted, &fetched);
+        }
+        let Fetched { candles, memo, unreadable, .. } = fetched;
+        if let Some(sentence) = unreadable.first() {
+            let more = unreadable.len() - 1;
+            tracing::warn!(exchange = %self.plan.name, symbol = %series.symbol, more, "left out: {sentence}");
+        }
+        if Arc::ptr_eq(version, &self.version) {
+            series.memo = memo;
+        }
+        self.refused.remove(&index);
+        let tell = before.len() + after.len() + 1 >= SERIES_THAT_TELL;
+        let has_others = |number| !tell || before.iter().chain(&*after).any(|series| series.has(number));
+        let rows = series.take(range, &candles, now_ms, settings, &has_others);
+        self.is_there[index] |= series.is_there(range, now_ms, settings);
+        rows
+    }
+
+    /// There is no answer for a series.
+    fn set_back(&mut self, index: usize, failure: &Failure, now_ms: i64) {
+        let series = &mut self.series[index];
+        series.set_back(failure.setback, now_ms);
+        let is_no = matches!(failure.setback, Setback::UnknownSymbol | Setback::Refused);
+        if is_no || series.is_given_up() {
+            self.is_there[index] = true;
+            self.refused.insert(index, failure.sentence.clone());
+        }
+        self.failures += 1;
+        self.complaints.add(&self.plan.name, &series.symbol, failure);
+    }
+
+    /// What is wrong with an answer of a version on probation, by what was known before it.
+    fn fault(
+        &self,
+        index: usize,
+        range: Range,
+        version: &Version,
+        result: &Result<Fetched, Failure>,
+    ) -> Option<String> {
+        if !version.is_on_probation() {
+            return None;
+        }
+        let series = &self.series[index];
+        let symbol = &series.symbol;
+        match result {
+            Ok(Fetched { candles, .. }) => {
+                let (known, other) = series.differing(range, candles);
+                let is_fault = known >= CANDLES_THAT_TELL && other * 2 > known;
+                is_fault.then(|| {
+                    format!("gives {other} of {known} candles of {symbol} otherwise than they are known, or not at all")
+                })
+            }
+            Err(Failure { blame: Blame::Adapter, sentence, .. }) => {
+                Some(format!("fails with {symbol}: {sentence}"))
+            }
+            Err(Failure { blame: Blame::Unclear, sentence, .. })
+                if series.failures() + 1 >= FAILURES_THAT_TELL =>
+            {
+                Some(format!("has failed {FAILURES_THAT_TELL} times with {symbol}: {sentence}"))
+            }
+            Err(Failure { setback: Setback::UnknownSymbol | Setback::Refused, sentence, .. })
+                if series.has_begun() =>
+            {
+                Some(format!("has no candles of {symbol}, of which there are some: {sentence}"))
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// A version on probation is no good.
+    fn take_back(&self, version: &Arc<Version>, what: &str) {
+        if version.is_on_probation() {
+            self.adapters.take_back(&self.plan.name, version, what, true);
+        }
+    }
+
+    /// Takes what comes of the live feed; `false` when the lane is gone.
+    fn hear(&mut self, asking: &Asking, heard: Heard) -> bool {
+        let (symbol, candle) = match heard {
+            Heard::Candle(symbol, candle) => (symbol, candle),
+            Heard::Failed(sentence) => {
+                self.take_back(&self.version, &format!("fails with the live feed: {sentence}"));
+                return true;
+            }
+        };
+        let Some(index) = self.index.get(symbol.as_str()).copied() else { return true };
         let series = &mut self.series[index];
         let due = (series.due_ms, index);
         let row = series.hear(candle, asking.now_ms(), &self.plan.settings);
@@ -342,6 +486,28 @@ impl Collector {
         if let Ok(mut status) = self.status.lock() {
             let corrected = self.series.iter().map(|series| series.corrected).sum();
             *status = Status { requests, failures, blocked_until_ms, counts, corrected, ..*status };
+        }
+    }
+}
+
+/// Counts what a version has done with a task.
+fn count(version: &Version, result: &Result<Fetched, Failure>) {
+    let tally = &version.tally;
+    match result {
+        Ok(Fetched { candles, way, .. }) => {
+            let rows = candles.len() as u64;
+            tally.add_calls(rows, way.time, 0);
+            tally.add(&Decided { rows, ..Decided::default() });
+        }
+        Err(failure) if failure.blame != Blame::Exchange => tally.add_calls(0, Duration::ZERO, 1),
+        Err(failure) => {
+            let why = match failure.setback {
+                Setback::UnknownSymbol => "unknown_symbol",
+                Setback::Refused => "refused",
+                // Of the network, or of the exchange: no business of the adapter.
+                Setback::Passing | Setback::Waits => return,
+            };
+            tally.add(&Decided { rejected: [(why.into(), 1)].into(), ..Decided::default() });
         }
     }
 }

@@ -31,8 +31,16 @@ const WAITING_MAX: usize = 1024;
 /// The pauses between two connections.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// What comes of a feed.
+pub enum Heard {
+    /// A closed candle of a symbol.
+    Candle(String, Candle),
+    /// The adapter failed, and how.
+    Failed(String),
+}
+
 /// Begins to listen, in tasks of the current event loop, until the receiver is gone; gives nothing without a feed.
-pub fn start(plan: &Plan, symbols: Vec<Arc<str>>) -> mpsc::Receiver<(String, Candle)> {
+pub fn start(plan: &Plan, symbols: &[Arc<str>]) -> mpsc::Receiver<Heard> {
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
     if plan.is_live {
         for part in symbols.chunks(SYMBOLS_PER_CONNECTION) {
@@ -43,7 +51,7 @@ pub fn start(plan: &Plan, symbols: Vec<Arc<str>>) -> mpsc::Receiver<(String, Can
 }
 
 /// Connects again and again.
-async fn listen(plan: Plan, symbols: Vec<Arc<str>>, sender: mpsc::Sender<(String, Candle)>) {
+async fn listen(plan: Plan, symbols: Vec<Arc<str>>, sender: mpsc::Sender<Heard>) {
     let mut pauses = Pauses::new(PAUSE);
     while !sender.is_closed() {
         let (heard, why) = hear(&plan, &symbols, &sender).await;
@@ -59,7 +67,7 @@ async fn listen(plan: Plan, symbols: Vec<Arc<str>>, sender: mpsc::Sender<(String
 }
 
 /// One connection: how many closed candles came, and why it ended.
-async fn hear(plan: &Plan, symbols: &[Arc<str>], sender: &mpsc::Sender<(String, Candle)>) -> (u64, String) {
+async fn hear(plan: &Plan, symbols: &[Arc<str>], sender: &mpsc::Sender<Heard>) -> (u64, String) {
     let mut heard = 0;
     let why = converse(plan, symbols, sender, &mut heard).await.err();
     (heard, why.unwrap_or_else(|| "the exchange has closed it".into()))
@@ -68,15 +76,19 @@ async fn hear(plan: &Plan, symbols: &[Arc<str>], sender: &mpsc::Sender<(String, 
 async fn converse(
     plan: &Plan,
     symbols: &[Arc<str>],
-    sender: &mpsc::Sender<(String, Candle)>,
+    sender: &mpsc::Sender<Heard>,
     heard: &mut u64,
 ) -> Result<(), String> {
-    let mut instance: Instance = plan.adapter.instance().map_err(|error| error.to_string())?;
+    // Where the collector is gone, nobody wants to know.
+    let failed = |sentence: &String| drop(sender.try_send(Heard::Failed(sentence.clone())));
+    let mut instance: Instance =
+        plan.adapter.instance().map_err(|error| error.to_string()).inspect_err(failed)?;
     let symbols: Vec<&str> = symbols.iter().map(|symbol| &**symbol).collect();
     let subscription = instance
         .subscribe(&plan.exchange, &plan.timeframe, &symbols)
-        .map_err(|error| format!("the adapter cannot subscribe: {error}"))?;
-    let url = plan.reach.resolve(&subscription.url, Protocol::WebSocket)?;
+        .map_err(|error| format!("the adapter cannot subscribe: {error}"))
+        .inspect_err(failed)?;
+    let url = plan.reach.resolve(&subscription.url, Protocol::WebSocket).inspect_err(failed)?;
     let request = url.as_str().into_client_request().map_err(|error| error.to_string())?;
     let limits = WebSocketConfig::default()
         .max_frame_size(Some(FRAME_BYTES_MAX))
@@ -117,11 +129,12 @@ async fn converse(
             Message::Text(frame) => {
                 let candles = instance
                     .hear(plan.clock.now_ms(), frame.as_str())
-                    .map_err(|error| format!("the adapter does not go on: {error}"))?;
-                for candle in candles {
+                    .map_err(|error| format!("the adapter does not go on: {error}"))
+                    .inspect_err(failed)?;
+                for (symbol, candle) in candles {
                     *heard += 1;
                     last_candle = Instant::now();
-                    if sender.send(candle).await.is_err() {
+                    if sender.send(Heard::Candle(symbol, candle)).await.is_err() {
                         return Ok(());
                     }
                 }

@@ -1,6 +1,8 @@
 //! One task: the adapter says what to ask, the host asks within the budget, until there are candles or a failure.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::adapter::{Adapter, Answer, Candle, Header, Instance, Step, Task, sentence};
 use super::bindings::exports::tidegate::exchange::exchange as wire;
@@ -25,10 +27,8 @@ pub struct Asking {
     pub timeframe: String,
     /// The time.
     pub clock: Clock,
-    /// Makes instances.
-    pub adapter: Adapter,
-    /// The instance that is used until a call of it fails.
-    pub instance: RefCell<Option<Instance>>,
+    /// The instance that is used until a call of it fails, of the adapter with this SHA-256.
+    pub instance: RefCell<Option<(Arc<str>, Instance)>>,
     /// When it may be asked.
     pub budget: RefCell<Budget>,
     /// How it is asked.
@@ -48,6 +48,21 @@ pub struct Fetched {
     pub memo: String,
     /// Sentences about rows that could not be read.
     pub unreadable: Vec<String>,
+    /// How it came to them.
+    pub way: Way,
+}
+
+/// How an adapter came to candles.
+#[derive(Debug, Default)]
+pub struct Way {
+    /// What it asked for, step by step.
+    pub asked: Vec<Vec<wire::Request>>,
+    /// The answers to all of that.
+    pub responses: Vec<Response>,
+    /// The time that it was told last.
+    pub now_ms: i64,
+    /// How long its calls took.
+    pub time: Duration,
 }
 
 /// Why there are no candles.
@@ -57,12 +72,54 @@ pub struct Failure {
     pub setback: Setback,
     /// In a sentence.
     pub sentence: String,
+    /// Whose it is.
+    pub blame: Blame,
+}
+
+/// Whose fault it is that there are no candles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The adapter breaks its contract.
+    Adapter,
+    /// The exchange, or what is between.
+    Exchange,
+    /// The adapter cannot read what the exchange has answered.
+    Unclear,
 }
 
 impl Failure {
     fn new(setback: Setback, sentence: impl ToString) -> Failure {
-        Failure { setback, sentence: sentence.to_string() }
+        Failure { setback, sentence: sentence.to_string(), blame: Blame::Exchange }
     }
+
+    fn of_adapter(sentence: impl ToString) -> Failure {
+        Failure { blame: Blame::Adapter, ..Failure::new(Setback::Passing, sentence) }
+    }
+}
+
+/// What is wanted of a series.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The unified symbol.
+    pub symbol: &'a str,
+    /// Of when.
+    pub range: Range,
+    /// What the adapter has wanted to have back.
+    pub memo: &'a str,
+}
+
+/// The headers of answers, as an adapter gets them.
+pub fn headers(responses: &[Response]) -> Vec<Vec<Header<'_>>> {
+    (responses.iter())
+        .map(|response| response.headers.iter().map(|(name, value)| Header { name, value }).collect())
+        .collect()
+}
+
+/// Answers, as an adapter gets them.
+pub fn answers<'a>(responses: &'a [Response], headers: &'a [Vec<Header<'a>>]) -> Vec<Answer<'a>> {
+    (responses.iter().zip(headers))
+        .map(|(response, headers)| Answer { status: response.status, headers, body: &response.body })
+        .collect()
 }
 
 impl Asking {
@@ -81,24 +138,30 @@ impl Asking {
     }
 
     /// The candles of a range.
-    pub async fn fetch(&self, symbol: &str, range: Range, memo: &str) -> Result<Fetched, Failure> {
-        let mut responses: Vec<Response> = Vec::new();
+    pub async fn fetch(
+        &self,
+        adapter: &Adapter,
+        symbol: &str,
+        range: Range,
+        memo: &str,
+    ) -> Result<Fetched, Failure> {
+        let mut way = Way::default();
+        let wanted = Wanted { symbol, range, memo };
         for _ in 0..STEPS_MAX {
-            let requests = match self.step(symbol, range, memo, &responses)? {
+            let requests = match self.step(adapter, &wanted, &mut way)? {
                 Step::Candles { candles, memo, unreadable } => {
-                    return Ok(Fetched { candles, memo, unreadable });
+                    return Ok(Fetched { candles, memo, unreadable, way });
                 }
                 Step::Failed(failure) => return Err(self.failed(&failure, None)),
                 Step::Requests(requests) => requests,
             };
-            if responses.len() + requests.len() > REQUESTS_MAX {
-                return Err(Failure::new(
-                    Setback::Passing,
-                    format!("the adapter wants more than {REQUESTS_MAX} requests for one task"),
-                ));
+            if way.responses.len() + requests.len() > REQUESTS_MAX {
+                return Err(Failure::of_adapter(format!(
+                    "the adapter wants more than {REQUESTS_MAX} requests for one task"
+                )));
             }
-            for request in requests {
-                let response = self.ask(&request).await?;
+            for request in &requests {
+                let response = self.ask(request).await?;
                 let blocked_until_ms = self.hear(&response);
                 let status = response.status;
                 if status == 403 || status >= 500 {
@@ -106,10 +169,10 @@ impl Asking {
                     let setback = if blocked_until_ms.is_some() { Setback::Waits } else { Setback::Passing };
                     return Err(Failure::new(setback, format!("the exchange answers with status {status}")));
                 }
-                responses.push(response);
+                way.responses.push(response);
                 if blocked_until_ms.is_some() {
                     // The adapter may read in the body until when; whatever else it wants has to wait.
-                    let said = match self.step(symbol, range, memo, &responses)? {
+                    let said = match self.step(adapter, &wanted, &mut way)? {
                         Step::Failed(failure) => self.failed(&failure, blocked_until_ms).sentence,
                         Step::Requests(_) | Step::Candles { .. } => {
                             format!("the exchange answers with status {status}")
@@ -118,41 +181,44 @@ impl Asking {
                     return Err(Failure::new(Setback::Waits, said));
                 }
             }
+            way.asked.push(requests);
         }
-        Err(Failure::new(Setback::Passing, format!("the adapter has no candles after {STEPS_MAX} steps")))
+        Err(Failure::of_adapter(format!("the adapter has no candles after {STEPS_MAX} steps")))
     }
 
-    fn step(&self, symbol: &str, range: Range, memo: &str, responses: &[Response]) -> Result<Step, Failure> {
-        let headers: Vec<Vec<Header<'_>>> = responses
-            .iter()
-            .map(|response| response.headers.iter().map(|(name, value)| Header { name, value }).collect())
-            .collect();
-        let answers: Vec<Answer<'_>> = responses
-            .iter()
-            .zip(&headers)
-            .map(|(response, headers)| Answer { status: response.status, headers, body: &response.body })
-            .collect();
-        let task = Task {
-            exchange: &self.exchange,
-            symbol,
-            timeframe: &self.timeframe,
-            since: range.since_ms,
-            until: range.until_ms,
-            now: self.closing_now_ms(),
-            memo,
-        };
+    fn step(&self, adapter: &Adapter, wanted: &Wanted<'_>, way: &mut Way) -> Result<Step, Failure> {
+        way.now_ms = self.closing_now_ms();
+        let task = self.task(wanted, way.now_ms);
+        let headers = headers(&way.responses);
+        let answers = answers(&way.responses, &headers);
         let mut slot = self.instance.borrow_mut();
+        let start = Instant::now();
         let mut call = || -> Result<Step, CallError> {
             let mut instance = match slot.take() {
-                Some(instance) => instance,
-                None => self.adapter.instance()?,
+                Some((sha256, instance)) if sha256 == adapter.sha256 => instance,
+                _ => adapter.instance()?,
             };
             let step = instance.next(&task, &answers)?;
             // After a failed call it is gone.
-            *slot = Some(instance);
+            *slot = Some((Arc::clone(&adapter.sha256), instance));
             Ok(step)
         };
-        call().map_err(|error| Failure::new(Setback::Passing, format!("the adapter failed: {error}")))
+        let step = call().map_err(|error| Failure::of_adapter(format!("the adapter failed: {error}")));
+        way.time += start.elapsed();
+        step
+    }
+
+    /// What an adapter is told of a task.
+    pub fn task<'a>(&'a self, wanted: &Wanted<'a>, now_ms: i64) -> Task<'a> {
+        Task {
+            exchange: &self.exchange,
+            symbol: wanted.symbol,
+            timeframe: &self.timeframe,
+            since: wanted.range.since_ms,
+            until: wanted.range.until_ms,
+            now: now_ms,
+            memo: wanted.memo,
+        }
     }
 
     /// Sends a request when the budget allows it.
@@ -165,13 +231,13 @@ impl Asking {
         self.requests.set(self.requests.get() + 1);
         let sent_ms = self.clock.now_ms();
         let response = self.http.send(request).await.map_err(|trouble| {
-            let setback = match trouble {
-                Trouble::NotAllowed(_) => Setback::Refused,
+            let (setback, blame) = match trouble {
+                Trouble::NotAllowed(_) => (Setback::Refused, Blame::Adapter),
                 Trouble::Unreachable { .. } | Trouble::Broken { .. } | Trouble::TooLarge { .. } => {
-                    Setback::Passing
+                    (Setback::Passing, Blame::Exchange)
                 }
             };
-            Failure::new(setback, trouble)
+            Failure { blame, ..Failure::new(setback, trouble) }
         })?;
         self.note_time(&response, sent_ms);
         Ok(response)
@@ -211,6 +277,8 @@ impl Asking {
             }
             wire::Failure::Unavailable(_) | wire::Failure::Unreadable(_) => Setback::Waits,
         };
-        Failure::new(setback, sentence(failure))
+        let is_unread = matches!(failure, wire::Failure::Unreadable(_));
+        let blame = if is_unread { Blame::Unclear } else { Blame::Exchange };
+        Failure { blame, ..Failure::new(setback, sentence(failure)) }
     }
 }

@@ -1,6 +1,7 @@
 //! Closed candles of exchanges.
 //!
 //! - `adapter`: the component that knows the exchange and has no network
+//! - `adapters`: its versions, which can be replaced; `trial`: a candidate beside it
 //! - `http`: the network, to declared hosts only
 //! - `budget`: when the exchange may be asked
 //! - `fetch`: one task: adapter, requests, answers, candles
@@ -15,6 +16,7 @@
 //! the sink has. The lane reads them back before the first batch, as it does for rules that remember.
 
 pub mod adapter;
+pub mod adapters;
 pub mod backfill;
 mod bindings;
 mod budget;
@@ -27,6 +29,7 @@ pub mod ledgers;
 mod pause;
 pub mod plan;
 mod series;
+mod trial;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -44,6 +47,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch};
 use tokio::sync::watch;
 
 use self::adapter::Candle;
+use self::adapters::Adapters;
 use self::collector::{Collector, Delivery, Plan, Status};
 use self::ledger::Counts;
 use self::series::{Row, Series};
@@ -71,6 +75,7 @@ pub struct ExchangeSource {
     is_assigned: bool,
     until_end: bool,
     next_offset: u64,
+    adapters: Arc<Adapters>,
     plans: Vec<Plan>,
     spread_ms: i64,
     /// The series of each exchange, while no thread has them.
@@ -91,10 +96,11 @@ struct Running {
 }
 
 impl ExchangeSource {
-    /// Loads the adapters. Nothing is asked of the exchanges.
+    /// Nothing is asked of the exchanges.
     pub fn open(pipeline: &Pipeline, place: &Place<'_>) -> Result<ExchangeSource> {
         let config = pipeline.source.exchange().expect("the source is opened as what it is");
-        let plans = plan::plans(config, &pipeline.name, place)?;
+        let adapters = place.adapters.expect("a lane has the adapters of its exchanges");
+        let plans = plan::plans(config, &pipeline.name, adapters, place)?;
         let mut index = HashMap::new();
         for (number, (plan, exchange)) in plans.iter().zip(&config.exchanges).enumerate() {
             for (place, symbol) in exchange.symbols.iter().enumerate() {
@@ -108,6 +114,7 @@ impl ExchangeSource {
             is_assigned: false,
             until_end: place.until_end,
             next_offset: 0,
+            adapters: Arc::clone(adapters),
             statuses: plans.iter().map(|_| Arc::default()).collect(),
             series: Vec::new(),
             spread_ms: i64::try_from(config.spread.0.as_millis()).unwrap_or(i64::MAX),
@@ -181,13 +188,21 @@ impl ExchangeSource {
         let (stop, stopped) = watch::channel(false);
         let mut threads = Vec::new();
         let all = std::mem::take(&mut self.series);
-        for ((plan, mut series), status) in self.plans.iter().zip(all).zip(&self.statuses) {
+        for (number, ((plan, mut series), status)) in
+            self.plans.iter().zip(all).zip(&self.statuses).enumerate()
+        {
             let now_ms = plan.clock.now_ms();
             series.iter_mut().for_each(|series| series.remembered(now_ms, &plan.settings));
             if let Ok(mut status) = status.lock() {
                 *status = Status { behind: series.len(), ..Status::default() };
             }
-            let collector = Collector::new(plan.clone(), series, sender.clone(), Arc::clone(status));
+            let collector = Collector::new(
+                plan.clone(),
+                (&self.adapters, number),
+                series,
+                sender.clone(),
+                Arc::clone(status),
+            );
             let stopped = stopped.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("exchange-{}", plan.exchange))

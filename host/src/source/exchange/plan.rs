@@ -7,6 +7,7 @@ use std::time::Duration;
 use reqwest::Url;
 
 use super::adapter::{Adapter, Description};
+use super::adapters::Adapters;
 use super::budget::Rate;
 use super::collector::Plan;
 use super::http::Reach;
@@ -15,7 +16,7 @@ use super::series::Settings;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::lane::Place;
-use crate::pipeline_file::{Exchange, ExchangeSource, Limits, component_path, timeframe_ms};
+use crate::pipeline_file::{Budget, Exchange, ExchangeSource, Limits, component_path, timeframe_ms};
 use crate::state;
 
 /// The adapter of the exchanges that have none of their own.
@@ -37,13 +38,13 @@ pub fn adapter_path(exchange: &Exchange, folder: &Path, guests: &Path) -> PathBu
     if own.is_file() || !for_all.is_file() { own } else { for_all }
 }
 
-/// Loads the adapters, each file once.
+/// Loads adapters, each file once.
 #[derive(Default)]
-pub struct Adapters {
+pub struct Files {
     loaded: HashMap<PathBuf, Adapter>,
 }
 
-impl Adapters {
+impl Files {
     /// The adapter of a file, under these limits.
     pub fn load(&mut self, path: &Path, limits: &Limits) -> Result<Adapter> {
         if let Some(adapter) = self.loaded.get(path) {
@@ -55,21 +56,43 @@ impl Adapters {
     }
 }
 
-/// What the threads need, one for each exchange.
-pub fn plans(config: &ExchangeSource, pipeline: &str, place: &Place<'_>) -> Result<Vec<Plan>> {
-    let mut adapters = Adapters::default();
-    config
-        .exchanges
-        .iter()
-        .map(|exchange| {
-            let path = adapter_path(exchange, place.folder, place.guests);
-            let adapter = adapters.load(&path, &Limits::from(&exchange.limits))?;
-            let of_exchange =
-                |(_, sentence): Fault| Error::Files(format!("`{}`: {sentence}", exchange.exchange));
-            let description = fit(exchange, &config.timeframe, &adapter).map_err(of_exchange)?.clone();
+/// What the threads need, one for each exchange, with the adapters that should run.
+pub fn plans(
+    config: &ExchangeSource,
+    pipeline: &str,
+    adapters: &Adapters,
+    place: &Place<'_>,
+) -> Result<Vec<Plan>> {
+    (config.exchanges.iter().zip(adapters.running()))
+        .map(|(exchange, adapter)| {
+            let description = described(exchange, &config.timeframe, &adapter)?.clone();
             Ok(plan(config, exchange, &description, adapter, pipeline, place))
         })
         .collect()
+}
+
+/// What an adapter says of an exchange, when it knows what the pipeline file wants of it.
+///
+/// # Errors
+/// [`Error::Files`] with what it does not know.
+pub fn described<'a>(exchange: &Exchange, timeframe: &str, adapter: &'a Adapter) -> Result<&'a Description> {
+    fit(exchange, timeframe, adapter)
+        .map_err(|(_, sentence)| Error::Files(format!("`{}`: {sentence}", exchange.exchange)))
+}
+
+/// The hosts that an exchange's adapter may reach.
+pub fn hosts(exchange: &Exchange, adapter: &Adapter) -> Vec<String> {
+    let declared = || adapter.exchange(&exchange.exchange).map(|description| description.hosts.clone());
+    exchange.hosts.clone().or_else(declared).unwrap_or_default()
+}
+
+/// Where requests to these hosts go.
+pub fn reach(exchange: &Exchange, hosts: Vec<String>) -> Reach {
+    Reach::new(hosts, mirror(exchange))
+}
+
+fn mirror(exchange: &Exchange) -> Option<Url> {
+    exchange.mirror().and_then(|url| Url::parse(url).ok())
 }
 
 /// Whether an adapter knows what the pipeline file wants of it.
@@ -120,22 +143,8 @@ fn plan(
 ) -> Plan {
     let ms = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
     let timeframe_ms = timeframe_ms(&config.timeframe).unwrap_or(60_000);
-    let base = exchange.mirror().and_then(|url| Url::parse(url).ok());
-    let hosts = exchange.hosts.clone().unwrap_or_else(|| description.hosts.clone());
-    let rate = match &exchange.budget {
-        Some(budget) => Rate {
-            units: budget.units,
-            window_ms: u32::try_from(budget.window.0.as_millis()).unwrap_or(u32::MAX),
-            burst: budget.burst.unwrap_or(budget.units.div_ceil(10)).max(1),
-            used_header: description.used_header.clone(),
-        },
-        None => Rate {
-            units: description.units,
-            window_ms: description.window_ms,
-            burst: description.burst,
-            used_header: description.used_header.clone(),
-        },
-    };
+    let base = mirror(exchange);
+    let hosts = hosts(exchange, &adapter);
     // The ledger must reach as far back as what is fetched at first, or its gaps would be forgotten at once.
     let ledger = (ms(config.ledger.0).max(ms(config.history.0)) / timeframe_ms).clamp(1, LEDGER_MAX);
     Plan {
@@ -159,9 +168,42 @@ fn plan(
         reach: Reach::new(hosts, base),
         timeout: exchange.timeout.0,
         concurrency: exchange.concurrency,
-        rate,
+        rate: rate(exchange.budget.as_ref(), description),
+        budget: exchange.budget,
         is_live: exchange.live,
         clock: Clock::of_process(),
+    }
+}
+
+impl Plan {
+    /// Goes on with another version of the adapter, which says how much it gives, and how often it may be asked.
+    pub fn take(&mut self, adapter: Adapter) {
+        if let Some(description) = adapter.exchange(&self.exchange) {
+            self.settings.page_limit = i64::from(description.page_limit);
+            self.settings.depth = description.depth.map(i64::from);
+            self.settings.quiet = description.quiet;
+            self.rate = rate(self.budget.as_ref(), description);
+        }
+        self.adapter = adapter;
+    }
+}
+
+/// How often an exchange may be asked: as the pipeline file says, or else its adapter.
+fn rate(budget: Option<&Budget>, description: &Description) -> Rate {
+    let used_header = description.used_header.clone();
+    match budget {
+        Some(budget) => Rate {
+            units: budget.units,
+            window_ms: u32::try_from(budget.window.0.as_millis()).unwrap_or(u32::MAX),
+            burst: budget.burst.unwrap_or(budget.units.div_ceil(10)).max(1),
+            used_header,
+        },
+        None => Rate {
+            units: description.units,
+            window_ms: description.window_ms,
+            burst: description.burst,
+            used_header,
+        },
     }
 }
 

@@ -413,6 +413,28 @@ impl Series {
         self.pauses.get_or_insert_with(|| Pauses::new(between)).next_ms()
     }
 
+    /// How often in a row it failed for a reason that can pass.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Whether there was any candle.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// How many of the candles that are known an answer to `range` should have, and how many of those it does not have or
+    /// has with other values.
+    pub fn differing(&self, range: Range, candles: &[Candle]) -> (usize, usize) {
+        let is_asked = |row: &&Row| (range.since_ms..range.until_ms).contains(&row.candle.open_ms);
+        let known: Vec<&Row> = self.recent.iter().filter(is_asked).collect();
+        let is_other = |row: &&&Row| {
+            let found = candles.binary_search_by_key(&row.candle.open_ms, |candle| candle.open_ms);
+            !found.is_ok_and(|index| is_same(&row.candle, &candles[index]))
+        };
+        (known.len(), known.iter().filter(is_other).count())
+    }
+
     /// How many of the last candles are there, were quiet or are missing.
     pub fn counts(&self) -> Counts {
         self.ledger.counts()

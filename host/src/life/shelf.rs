@@ -1,7 +1,7 @@
-//! Versions of rules that outlive the process, in a folder of the state folder.
+//! Versions that outlive the process, in a folder of the state folder.
 //!
-//! `versions.json` says of each rule which version runs, which was before it, and what the pipeline file's component
-//! was then; `<sha256>.wasm` beside it are the components. Nothing is written before the first version is replaced.
+//! `versions.json` says of each rule, or each exchange, which version runs, which was before it, and what the component
+//! of the pipeline file was then; `<sha256>.wasm` beside it are the components. Nothing is written before the first version is replaced.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,27 +17,30 @@ use crate::wasm;
 /// What this program writes and reads.
 const FORMAT: u32 = 1;
 
-/// Versions that are kept of a rule, with their components: the one that runs, the one before it, and some to look at.
-/// Sixteen Python rules have 300 MiB.
+/// Versions that are kept of a rule or an exchange, with their components: the one that runs, the one before it, and some
+/// to look at. Sixteen Python rules have 300 MiB.
 pub const KEPT_MAX: usize = 16;
 
-/// The versions of a pipeline's rules, as one process of it keeps them.
+/// The versions of a pipeline's rules, or of its adapters, as one process of it keeps them.
 #[derive(Debug, Clone)]
 pub struct Shelf {
     folder: PathBuf,
+    /// Whether anything is written.
+    is_kept: bool,
 }
 
 /// What `versions.json` has.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Kept {
     format: u32,
-    /// By the rule's name in the pipeline file.
-    pub rules: BTreeMap<String, KeptRule>,
+    /// By the name in the pipeline file.
+    #[serde(alias = "rules")]
+    pub parts: BTreeMap<String, KeptPart>,
 }
 
-/// The versions of a rule.
+/// The versions of a rule or an exchange.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct KeptRule {
+pub struct KeptPart {
     /// SHA-256 of the pipeline file's component when this was written: another one is newer than all of these.
     pub file: String,
     /// The version that runs.
@@ -55,7 +58,7 @@ pub struct KeptRule {
 pub struct Record {
     /// SHA-256 of the component in hexadecimal.
     pub sha256: String,
-    /// The rule's own version.
+    /// The component's own version.
     pub version: String,
     /// Where it came from.
     pub origin: Origin,
@@ -76,9 +79,9 @@ pub enum Origin {
 }
 
 impl Shelf {
-    /// Of one process of a pipeline.
-    pub fn new(state: &Path, pipeline: &str, instance: &str) -> Shelf {
-        Shelf { folder: state.join("rules").join(pipeline).join(state::file_name(instance)) }
+    /// Of one process of a pipeline, under this name in the state folder; written to only when `is_kept`.
+    pub fn new(state: &Path, name: &str, pipeline: &str, instance: &str, is_kept: bool) -> Shelf {
+        Shelf { folder: state.join(name).join(pipeline).join(state::file_name(instance)), is_kept }
     }
 
     /// What was kept; nothing when no version was ever replaced.
@@ -90,7 +93,7 @@ impl Shelf {
         let path = self.index();
         let wrong = |what: String| {
             Error::Surroundings(format!(
-                "`{}` says which versions of rules run here, and {what}; remove it to begin with those of the pipeline file",
+                "`{}` says which versions run here, and {what}; remove it to begin with those of the pipeline file",
                 path.display()
             ))
         };
@@ -120,9 +123,12 @@ impl Shelf {
     ///
     /// # Errors
     /// A sentence about the folder.
-    pub fn write(&self, rules: BTreeMap<String, KeptRule>) -> std::result::Result<(), String> {
+    pub fn write(&self, parts: BTreeMap<String, KeptPart>) -> std::result::Result<(), String> {
+        if !self.is_kept {
+            return Ok(());
+        }
         let path = self.index();
-        state::replace(&path, &Kept { format: FORMAT, rules }).map_err(|error| self.cannot(&path, &error))
+        state::replace(&path, &Kept { format: FORMAT, parts }).map_err(|error| self.cannot(&path, &error))
     }
 
     /// Keeps a component.
@@ -131,6 +137,9 @@ impl Shelf {
     /// A sentence about the folder.
     pub fn keep(&self, sha256: &str, component: &[u8]) -> std::result::Result<(), String> {
         let path = self.component(sha256);
+        if !self.is_kept {
+            return Ok(());
+        }
         if std::fs::metadata(&path).is_ok_and(|found| found.len() == component.len() as u64) {
             return Ok(());
         }
@@ -156,11 +165,14 @@ impl Shelf {
     }
 
     /// Removes the components of versions that nothing is known of any more.
-    pub fn tidy(&self, rules: &BTreeMap<String, KeptRule>) {
+    pub fn tidy(&self, parts: &BTreeMap<String, KeptPart>) {
         let known = |name: &str| {
             let Some(sha256) = name.strip_suffix(".wasm") else { return true };
-            rules.values().any(|rule| rule.versions.iter().any(|record| record.sha256 == sha256))
+            parts.values().any(|part| part.versions.iter().any(|record| record.sha256 == sha256))
         };
+        if !self.is_kept {
+            return;
+        }
         for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             if !known(&entry.file_name().to_string_lossy()) {
                 drop(std::fs::remove_file(entry.path()));
@@ -187,11 +199,11 @@ mod tests {
 
     fn shelf() -> (tempfile::TempDir, Shelf) {
         let folder = tempfile::tempdir().unwrap();
-        let shelf = Shelf::new(folder.path(), "validate", "host.example/../b");
+        let shelf = Shelf::new(folder.path(), "rules", "validate", "host.example/../b", true);
         (folder, shelf)
     }
 
-    fn one_rule() -> BTreeMap<String, KeptRule> {
+    fn one_part() -> BTreeMap<String, KeptPart> {
         let record = Record {
             sha256: "ab".into(),
             version: "1".into(),
@@ -199,25 +211,25 @@ mod tests {
             since_ms: 5,
             taken_back: None,
         };
-        let rule = KeptRule {
+        let part = KeptPart {
             file: "f".into(),
             current: "ab".into(),
             previous: Some("f".into()),
             probation_until_ms: Some(7),
             versions: vec![record],
         };
-        BTreeMap::from([("validate".to_owned(), rule)])
+        BTreeMap::from([("validate".to_owned(), part)])
     }
 
     #[test]
     fn what_is_kept_is_read_again_and_other_components_are_removed() {
         let (folder, shelf) = shelf();
-        assert!(shelf.read().unwrap().rules.is_empty());
+        assert!(shelf.read().unwrap().parts.is_empty());
         shelf.keep("ab", b"one").unwrap();
         shelf.keep("cd", b"two").unwrap();
-        shelf.write(one_rule()).unwrap();
-        shelf.tidy(&one_rule());
-        assert_eq!(shelf.read().unwrap().rules, one_rule());
+        shelf.write(one_part()).unwrap();
+        shelf.tidy(&one_part());
+        assert_eq!(shelf.read().unwrap().parts, one_part());
         assert!(shelf.component("ab").is_file() && !shelf.component("cd").exists());
         assert!(shelf.component("ab").starts_with(folder.path().join("rules/validate/host.example_.._b")));
     }
@@ -225,11 +237,11 @@ mod tests {
     #[test]
     fn a_newer_format_and_a_damaged_file_are_said() {
         let (_folder, shelf) = shelf();
-        shelf.write(one_rule()).unwrap();
+        shelf.write(one_part()).unwrap();
         for (content, words) in [
-            (r#"{"format":2,"rules":[]}"#, "is of format 2, but this program knows 1"),
+            (r#"{"format":2,"parts":[]}"#, "is of format 2, but this program knows 1"),
             ("{\"format\":1,", "is damaged"),
-            (r#"{"format":1,"rules":{"a":5}}"#, "is damaged"),
+            (r#"{"format":1,"parts":{"a":5}}"#, "is damaged"),
         ] {
             std::fs::write(shelf.index(), content).unwrap();
             let error = shelf.read().unwrap_err();

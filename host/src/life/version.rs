@@ -1,21 +1,21 @@
-//! A version of a rule, and what it has done: shared by the lanes.
+//! A version of a component, and what it has done: shared by the lanes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::component::Component;
+use super::Code;
 use super::shelf::Origin;
+use crate::wasm;
 
 /// What a version may refuse without a version before it to compare with: everything.
 const ALL: f64 = 1.0;
 
-/// A version of a rule.
-#[derive(Debug)]
-pub struct Version {
+/// A version of a rule, or of an exchange's adapter.
+pub struct Version<C> {
     /// Its component.
-    pub component: Component,
+    pub component: C,
     /// Where it came from.
     pub origin: Origin,
     /// When it began to run, milliseconds since 1970.
@@ -27,7 +27,7 @@ pub struct Version {
     is_on_probation: AtomicBool,
     is_taken_back: AtomicBool,
     /// The component's file, which may be nowhere else any more when the version is to be kept.
-    pub bytes: Arc<[u8]>,
+    pub file: wasm::File,
 }
 
 /// What a version has done since the process began.
@@ -53,36 +53,36 @@ pub struct Decided {
     pub dropped: u64,
 }
 
-impl Version {
-    /// A version that is trusted. `bytes` is the file of the component.
-    pub fn trusted(component: Component, origin: Origin, since_ms: i64, bytes: Arc<[u8]>) -> Version {
+impl<C: Code> Version<C> {
+    /// A version that is trusted. `file` is the component's.
+    pub fn trusted(component: C, origin: Origin, since_ms: i64, file: wasm::File) -> Version<C> {
         Version {
-            tally: Arc::new(Tally { sha256: Arc::clone(&component.sha256), ..Tally::default() }),
+            tally: Arc::new(Tally { sha256: Arc::clone(component.sha256()), ..Tally::default() }),
             component,
             origin,
             since_ms,
             refused_max: ALL,
             is_on_probation: AtomicBool::new(false),
             is_taken_back: AtomicBool::new(false),
-            bytes,
+            file,
         }
     }
 
     /// The same, on probation: it may refuse this share of the rows.
     #[must_use]
-    pub fn on_probation(self, refused_max: f64) -> Version {
+    pub fn on_probation(self, refused_max: f64) -> Version<C> {
         Version { refused_max: refused_max.min(ALL), is_on_probation: AtomicBool::new(true), ..self }
     }
 
     /// The same, with what another process or an earlier time of this version has counted.
     #[must_use]
-    pub fn counted_in(self, tally: Arc<Tally>) -> Version {
+    pub fn counted_in(self, tally: Arc<Tally>) -> Version<C> {
         Version { tally, ..self }
     }
 
     /// SHA-256 of the component in hexadecimal.
     pub fn sha256(&self) -> &Arc<str> {
-        &self.component.sha256
+        self.component.sha256()
     }
 
     /// Whether it is taken back when it fails.
@@ -161,6 +161,13 @@ impl Decided {
         let refused = self.dropped + self.rejected.values().sum::<u64>();
         if self.rows == 0 { 0.0 } else { refused as f64 / self.rows as f64 }
     }
+}
+
+/// The most rows of so many that a version may refuse while it is on probation, where this share is what is expected: three
+/// standard deviations and three rows more could be chance.
+pub fn refused_rows_max(rows: u64, share: f64) -> f64 {
+    let rows = rows as f64;
+    rows * share + 3.0 * (rows * share * (1.0 - share)).sqrt() + 3.0
 }
 
 /// What a thread that panicked has left is whole: each of these locks is held for single assignments.

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::lifecycle::{Refusal, Rules};
-use crate::pipeline_file::Loaded;
+use super::Kind;
+use super::lifecycle::{Lives, Refusal};
 use crate::wasm;
 
 /// How often probations and trials are looked at.
@@ -28,11 +28,10 @@ struct Seen {
     done: Option<Stamp>,
 }
 
-/// Keeps the rules going until `stop` is dropped: ends probations and trials, and deploys files that have changed.
-pub fn run(rules: &Rules, loaded: &Loaded, stop: &Receiver<()>) {
-    let every = loaded.pipeline.deploy.watch.0;
+/// Keeps them going until `stop` is dropped: ends probations and trials, and deploys files that have changed.
+pub fn run<K: Kind>(lives: &Lives<K>, every: Duration, stop: &Receiver<()>) {
     let mut seen: HashMap<String, Seen> = HashMap::new();
-    for (name, path) in rules.files() {
+    for (name, path, _) in lives.files() {
         // What the process began with.
         let stamp = stamp(&path);
         seen.insert(name, Seen { stamp, done: stamp });
@@ -41,16 +40,17 @@ pub fn run(rules: &Rules, loaded: &Loaded, stop: &Receiver<()>) {
     while stop.recv_timeout(TICK.min(if every.is_zero() { TICK } else { every }))
         == Err(RecvTimeoutError::Timeout)
     {
-        rules.tick();
+        lives.tick();
         if !every.is_zero() && looked.elapsed() >= every {
             looked = Instant::now();
-            look(rules, loaded, &mut seen);
+            look(lives, &mut seen);
         }
     }
 }
 
-fn look(rules: &Rules, loaded: &Loaded, seen: &mut HashMap<String, Seen>) {
-    for ((name, path), rule) in rules.files().into_iter().zip(&loaded.pipeline.rules) {
+fn look<K: Kind>(lives: &Lives<K>, seen: &mut HashMap<String, Seen>) {
+    let what = K::WHAT.name();
+    for (name, path, limit_bytes) in lives.files() {
         let known = seen.entry(name.clone()).or_default();
         let now = stamp(&path);
         // One that is still being written, or is being replaced, looks different the next time.
@@ -59,8 +59,8 @@ fn look(rules: &Rules, loaded: &Loaded, seen: &mut HashMap<String, Seen>) {
         if !is_settled || now == known.done {
             continue;
         }
-        let Ok(bytes) = wasm::read(&path, rule.limits.file.0)
-            .inspect_err(|error| tracing::warn!(rule = name, "not deployed: {error}"))
+        let Ok(bytes) = wasm::read(&path, limit_bytes)
+            .inspect_err(|error| tracing::warn!(%what, name, "not deployed: {error}"))
         else {
             known.done = now;
             continue;
@@ -69,10 +69,10 @@ fn look(rules: &Rules, loaded: &Loaded, seen: &mut HashMap<String, Seen>) {
         if stamp(&path) != now {
             continue;
         }
-        match rules.deploy_file(&name, bytes) {
+        match lives.deploy_file(&name, bytes) {
             // The next time.
-            Err(Refusal::Busy) => continue,
-            Err(refusal) => tracing::warn!(rule = name, "`{}` is not deployed: {refusal}", path.display()),
+            Err(Refusal::Busy(_)) => continue,
+            Err(refusal) => tracing::warn!(%what, name, "`{}` is not deployed: {refusal}", path.display()),
             Ok(_) => {}
         }
         known.done = now;
