@@ -1,6 +1,8 @@
 //! Rules are replaced while rows flow.
 
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -389,6 +391,36 @@ fn a_slow_upload_keeps_only_other_uploads_waiting() {
 }
 
 #[test]
+fn who_comes_while_a_candidate_is_examined_is_told_to_wait() {
+    let mut live = Live::prepare("");
+    let file = String::from_utf8(live.folder.read("p.yaml")).unwrap();
+    live.folder.write("p.yaml", file.replace("./r.wasm,", "./r.wasm, limits: { call: 5s },"));
+    live.run();
+    live.send(100);
+    live.deployed(&version("keep", 1));
+    let fixture = json!({ "rows": [{ "in": { "close": 1 }, "out": {} }] });
+    let fixtures = [("forever".to_owned(), fixture)].into_iter().collect();
+    let slow = tidegate_kit::component::embed(version("forever", 2), &fixtures).unwrap();
+    let mut examined = start_deploy(&live.folder, &slow, &[]);
+    // The rows of the pipeline do not wait.
+    live.send(100);
+    let busy = "another change of this pipeline's rules is under way";
+    examined.wait_until(|| {
+        let rollback = live.change("rollback", &[]);
+        rollback.code == Some(1) && rollback.stderr.contains(busy)
+    });
+    refused(&live.deploy(&version("keep", 3), &[]), 1, busy);
+    refused(&live.change("promote", &[]), 1, busy);
+    let examined = examined.finish();
+    assert_eq!(examined.code, Some(2), "{}", examined.stderr);
+    assert!(examined.stderr.contains("1 of its 1 fixtures do not pass: `forever`"), "{}", examined.stderr);
+    live.deployed(&version("keep", 4));
+    live.send(100);
+    live.finish().summary();
+    live.assert_exact(300);
+}
+
+#[test]
 fn a_restart_runs_what_was_deployed() {
     let mut live = Live::start(SHORT);
     live.send(100);
@@ -465,6 +497,37 @@ fn a_state_folder_that_is_newer_full_or_no_folder_is_said() {
     live.send(100);
     assert_eq!(live.rule()["current"], *hash(&version("keep", 0)));
     assert_eq!(live.rule()["versions"].as_array().unwrap().len(), 1);
+    live.finish().summary();
+    live.assert_exact(200);
+}
+
+#[test]
+fn a_version_that_a_read_only_state_folder_cannot_keep_is_not_deployed() {
+    let mut live = Live::prepare("");
+    let set_mode = |name: &str, mode: u32| {
+        std::fs::set_permissions(live.folder.path(name), Permissions::from_mode(mode)).unwrap();
+    };
+    live.folder.write("state/tokens/test", "a-token-of-the-tests");
+    set_mode("state/tokens/test", 0o444);
+    set_mode("state", 0o555);
+    set_mode(".", 0o777);
+    let command = live.command();
+    // Root may write everywhere.
+    let mut host = if rustix::process::geteuid().is_root() {
+        std::fs::copy(command.get_program(), live.folder.path("tidegate")).unwrap();
+        let mut host = Command::new("setpriv");
+        host.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "./tidegate"]);
+        host
+    } else {
+        Command::new(command.get_program())
+    };
+    host.current_dir(live.folder.path(".")).args(command.get_args());
+    host.env("TIDEGATE_STATE", live.folder.path("state"));
+    live.run_as(host);
+    live.send(100);
+    refused(&live.deploy(&version("keep", 1), &["--wait"]), 3, "the version cannot be kept");
+    live.send(100);
+    assert_eq!(live.rule()["current"], *hash(&version("keep", 0)));
     live.finish().summary();
     live.assert_exact(200);
 }
