@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::deploy::{Live, answer, hash, start_deploy, version};
+use crate::harness::postgres::database;
 use crate::harness::{Outcome, start};
 
 /// A probation that ends within a test.
@@ -80,6 +81,64 @@ fn a_rule_that_remembers_is_shown_every_row_once_before_it_decides() {
         assert!(why.contains("failed when it was shown rows"), "{why}");
         live.run_ends(sink, rows);
     }
+}
+
+/// Another connection reads what counted when the lane let it begin, while the lane writes on.
+#[test]
+fn a_version_is_shown_the_rows_of_a_database_beside_the_lane() {
+    let postgres = database();
+    let mut live = Live::prepare("deploy: { probation: 0s }\n");
+    let file = String::from_utf8(live.folder.read("p.yaml")).unwrap();
+    let sink = format!("timescale: {{ url: \"{}\", create: true, key: [] }}", postgres.url());
+    let file =
+        file.replace("remembers: false", "remembers: true").replace("file: { path: out.jsonl }", &sink);
+    live.folder.write("p.yaml", file);
+    live.run();
+    let mut rows = 25_000;
+    live.send(rows);
+    for number in 1..=5 {
+        live.deployed(&version("keep", number));
+        rows += live.settle();
+        live.send(100);
+        rows += 100;
+    }
+    let messages = live.messages();
+    assert!(!messages.contains("remembered") && !messages.contains("waits for it"), "{messages}");
+    assert_eq!(live.finish().summary()["written"], rows);
+    let seen = postgres.lines("SELECT seen FROM candles ORDER BY timestamp");
+    let expected: Vec<String> = (0..rows).map(|number| number.to_string()).collect();
+    assert!(seen == expected, "{:?}", seen.iter().zip(&expected).find(|(one, other)| one != other));
+    assert_eq!(postgres.count("candles WHERE mark = 5"), 100);
+}
+
+#[test]
+fn a_candidate_that_remembers_is_tried_when_it_has_been_shown_every_row() {
+    let mut live = Live::prepare("");
+    let file = String::from_utf8(live.folder.read("p.yaml")).unwrap();
+    live.folder.write("p.yaml", file.replace("remembers: false", "remembers: true"));
+    live.run();
+    live.send(5_000);
+    live.deploy(&version("keep", 1), &["--shadow", "10m"]);
+    let mut rows = 5_000;
+    while live.rule()["candidate"]["rows"] == 0 {
+        live.send(1);
+        rows += 1;
+    }
+    live.send(100);
+    let candidate = live.rule()["candidate"].clone();
+    assert!(!live.messages().contains("remembered"), "{}", live.messages());
+    // It differs by its number and by nothing else.
+    assert_eq!(candidate["different"]["kept -> kept"], candidate["rows"], "{candidate}");
+    let samples = candidate["samples"].as_array().unwrap();
+    assert!(samples.iter().all(|sample| sample["candidate"] == "kept with `mark` 1"), "{candidate}");
+    live.deploy(&version("forgets", 2), &["--shadow", "10m"]);
+    while live.rule()["candidate"]["failed"].is_null() {
+        live.send(1);
+        rows += 1;
+    }
+    let why = live.rule()["candidate"]["failed"].as_str().unwrap().to_owned();
+    assert!(why.contains("failed when it was shown rows"), "{why}");
+    assert_eq!(live.finish().summary()["written"], rows + 100);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::harness::deploy::{free_port, hash, rule, start_deploy, version};
 use crate::harness::kafka::{Candle, Pipeline, candles, shared};
-use crate::harness::{Outcome, Running, start};
+use crate::harness::{Outcome, RULES, Running, start};
 
 /// How many rows are sent at once, and how long until the next: 100,000 rows a second, or what the machine can do.
 const ROWS: u64 = 2_000;
@@ -22,17 +22,23 @@ struct Deploying {
 }
 
 impl Deploying {
+    /// After the rules of the tests a rule that remembers.
     fn new(partitions: i32) -> Deploying {
+        let rule = "  - { name: r, component: ./r.wasm, settings: { remembers: true } }\n";
+        Deploying::with(partitions, "500ms", &format!("{}{rule}", RULES.replace(", max_jump_factor: 3", "")))
+    }
+
+    fn with(partitions: i32, probation: &str, rules: &str) -> Deploying {
         let port = free_port();
         let rest = format!(
-            "lanes: 2\nbatch: {{ rows: 1000 }}\nhttp: 127.0.0.1:{port}\ndeploy: {{ probation: 500ms }}"
+            "lanes: 2\nbatch: {{ rows: 1000 }}\nhttp: 127.0.0.1:{port}\ndeploy: {{ probation: {probation} }}"
         );
         let pipeline = Pipeline::new(&shared(), partitions, &rest);
         pipeline.folder.write("r.wasm", version("keep", 0));
         let file = String::from_utf8(pipeline.folder.read("p.yaml")).unwrap();
-        let last = "  - { name: enrich, component: enrich }\n";
-        let rule = "  - { name: r, component: ./r.wasm, settings: { remembers: true } }\n";
-        pipeline.folder.write("p.yaml", file.replace(last, &format!("{last}{rule}")));
+        let (source, others) = file.split_once("rules:\n").unwrap();
+        let (_, sink) = others.split_once("sink:").unwrap();
+        pipeline.folder.write("p.yaml", format!("{source}{rules}sink:{sink}"));
         Deploying { pipeline, port }
     }
 
@@ -129,6 +135,63 @@ fn good_and_broken_versions_are_deployed_while_rows_flow() {
     host.finish().summary();
     deploying.pipeline.compare(&sent);
     assert_eq!(deploying.versions_of_rows(), (0..=12).collect());
+}
+
+/// As long as it is on probation, however many rows it has decided; those that count stay as they are.
+#[test]
+fn a_version_that_traps_after_a_million_rows_is_taken_back() {
+    const FORMER: u64 = 1_000;
+    const ROWS: u64 = 1_010_000;
+    let deploying = Deploying::with(1, "5m", "rules:\n  - { name: r, component: ./r.wasm }\n");
+    let mut host = deploying.start();
+    send_counting(&deploying, 0..FORMER);
+    deploying.pipeline.wait_until_read(1, &mut host);
+    let late = version("late", 1_000_000);
+    let deploy = start_deploy(&deploying.pipeline.folder, &late, &["--wait"]);
+    host.wait_until(|| {
+        let rule = deploying.rule();
+        rule["current"] == *hash(&late) && rule["is_in_all_lanes"] == true
+    });
+    send_counting(&deploying, FORMER..FORMER + ROWS);
+    let outcome = deploy.finish();
+    assert!(
+        outcome.code == Some(1) && outcome.stderr.contains("was taken back: it failed"),
+        "{}",
+        outcome.stderr
+    );
+    deploying.pipeline.wait_until_read(1, &mut host);
+    host.interrupt();
+    host.finish().summary();
+    let mut of_late = 0;
+    let messages = deploying.pipeline.kafka.read(&deploying.pipeline.validated);
+    for (number, message) in (0..).zip(&messages) {
+        let row: Value = serde_json::from_slice(message.payload.as_deref().unwrap()).unwrap();
+        assert_eq!(row["close"].as_f64(), Some(number as f64), "offset {}", message.offset);
+        of_late += u64::from(row["mark"] == 1_000_000);
+    }
+    assert_eq!(messages.len() as u64, FORMER + ROWS);
+    // Those of its last transaction were decided again.
+    assert!((500_000..=1_000_000).contains(&of_late), "{of_late}");
+    assert!(deploying.pipeline.kafka.read(&deploying.pipeline.rejected).is_empty());
+}
+
+/// Sends small rows whose closes count on.
+fn send_counting(deploying: &Deploying, mut numbers: std::ops::Range<u64>) {
+    while !numbers.is_empty() {
+        let rows: Vec<String> = numbers
+            .by_ref()
+            .take(100_000)
+            .map(|number| {
+                let time = 1_760_000_400_000 + number;
+                format!(
+                    "{{\"timestamp\":{time},\"open\":1,\"high\":1,\"low\":1,\"close\":{number},\"volume\":1,\
+                     \"source\":\"a\",\"symbol\":\"b\",\"timeframe\":\"1m\"}}"
+                )
+            })
+            .collect();
+        let messages = rows.iter().map(|row| (0, None, Some(row.as_bytes())));
+        deploying.pipeline.kafka.send(&deploying.pipeline.raw, &[("compression.type", "lz4")], messages);
+    }
 }
 
 /// Whenever it is killed, the next start runs one version in all lanes, and no row is lost or doubled.

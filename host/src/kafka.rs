@@ -9,6 +9,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use crate::batch::Partition;
@@ -309,6 +310,27 @@ pub fn watermarks<C: ConsumerContext>(
     consumer.fetch_watermarks(topic, partition, timeout)
 }
 
+/// The offsets after the last of partitions, as far as the client may see, by one question to each of their leaders.
+pub fn ends<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[i32],
+) -> KafkaResult<Vec<(i32, i64)>> {
+    let mut asked = TopicPartitionList::new();
+    for partition in partitions {
+        asked.add_partition_offset(topic, *partition, Offset::End)?;
+    }
+    let found = consumer.offsets_for_times(asked, ASK)?;
+    let elements = found.elements();
+    let end = |element: &TopicPartitionListElem<'_>| {
+        element.error()?;
+        let end = element.offset().to_raw().filter(|offset| *offset >= 0);
+        let nowhere = KafkaError::OffsetFetch(RDKafkaErrorCode::NoOffset);
+        end.map(|end| (element.partition(), end)).ok_or(nowhere)
+    };
+    elements.iter().map(end).collect()
+}
+
 /// A partition, of which what is committed is read.
 pub struct Committed<'a> {
     /// Sees what is committed only, and says where a partition ends.
@@ -328,9 +350,15 @@ pub struct Committed<'a> {
 impl Committed<'_> {
     /// The first offset and the one after the last, once no transaction is open before it.
     pub fn settled(&self) -> Result<(i64, i64)> {
+        let (_, end) = watermarks(self.asking, self.topic, self.partition, ASK)
+            .map_err(|error| self.failed("cannot ask where a partition ends", &error))?;
+        self.settled_before(end)
+    }
+
+    /// The same, once no transaction is open before `end`.
+    pub fn settled_before(&self, end: i64) -> Result<(i64, i64)> {
         let Committed { topic, partition, .. } = *self;
         let cannot = |error: KafkaError| self.failed("cannot ask where a partition ends", &error);
-        let (_, end) = watermarks(self.asking, topic, partition, ASK).map_err(cannot)?;
         let start = Instant::now();
         let mut said = false;
         loop {
@@ -445,7 +473,7 @@ pub fn list<'p>(partitions: impl IntoIterator<Item = &'p Partition>) -> TopicPar
 
 /// The partitions of a list of librdkafka.
 pub fn partitions(list: &TopicPartitionList) -> Vec<Partition> {
-    let partition = |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| Partition {
+    let partition = |element: TopicPartitionListElem<'_>| Partition {
         topic: element.topic().into(),
         number: element.partition(),
     };

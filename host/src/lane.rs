@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 pub use crate::kafka::Patience;
 use crate::life::Decided as DecidedRows;
 use crate::pipeline_file::{self, BatchLimits, Loaded, Remember};
-use crate::rule::{Component, Rules, Slot, Stage, Version, fit, warm};
+use crate::rule::{Beside, Component, Rules, Slot, Stage, Version, fit, warm};
 use crate::service::{Parts, Service};
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, Stored, Write};
@@ -284,24 +284,24 @@ impl<'a> Lane<'a> {
     /// Goes over to the versions of the rules that should run, as far as they are warm.
     fn follow(&mut self) -> Result<()> {
         let is_new = self.wanted.generation() != self.generation;
-        if !is_new && !self.rules.iter().any(|rule| rule.next_version().is_some()) {
+        if !is_new && !self.rules.iter().any(Stage::is_waiting) {
             return Ok(());
         }
         let start = Instant::now();
         if is_new {
             self.follow_wanted()?;
         }
-        // Nothing that is written waits for a checkpoint: all of it can be read beside the lane.
-        if !self.account.has_pending() {
-            self.warm_next()?;
-        }
+        self.warm()?;
         let nexts: Vec<_> = self.rules.iter().map(|rule| rule.next_version().cloned()).collect();
         let mut is_waiting = false;
         for (index, next) in nexts.iter().enumerate() {
-            is_waiting |= match self.rules[index].take_over() {
-                Err(error) => self.take_back(next.clone(), error).map(|()| true)?,
-                Ok(is_waiting) => is_waiting,
-            };
+            match self.rules[index].take_over() {
+                Ok(()) => is_waiting |= self.rules[index].is_waiting(),
+                Err(error) => {
+                    self.take_back(next.clone(), error)?;
+                    is_waiting = true;
+                }
+            }
         }
         nexts.iter().flatten().for_each(|version| version.tally.note_pause(start.elapsed()));
         self.versions.follow(&self.rules);
@@ -324,17 +324,13 @@ impl<'a> Lane<'a> {
         Ok(())
     }
 
-    /// Begins to warm the versions that are to take over.
-    fn warm_next(&mut self) -> Result<()> {
-        for index in 0..self.rules.len() {
-            let Lane { rules, sink, remember, .. } = self;
-            let next = rules[index].next_version().cloned();
-            let mut reading = |partition: i32, columns: &[String]| sink.reading(partition, columns);
-            if let Err(error) = rules[index].warm_next(&mut reading, remember) {
-                self.take_back(next, error)?;
-            }
-        }
-        Ok(())
+    /// Goes on to make versions ready beside the lane. Where nothing waits for a checkpoint, all that was written can be
+    /// read there.
+    fn warm(&mut self) -> Result<()> {
+        let Lane { rules, sink, source, remember, account, .. } = self;
+        let (all_counts, has_idle_turns) = (!account.has_pending(), source.has_idle_turns());
+        let mut beside = Beside { sink, remember, all_counts, has_idle_turns };
+        rules.iter_mut().try_for_each(|rule| rule.warm(&mut beside))
     }
 
     /// Goes on without a version that fails before it has decided anything, when there is another.

@@ -31,6 +31,7 @@ pub use instance::Instance;
 pub use rules::Rules;
 pub use slot::{Applied, Slot, warm};
 pub use stage::Stage;
+pub use warming::Beside;
 
 /// A version of a rule.
 pub type Version = crate::life::Version<Component>;

@@ -1,6 +1,6 @@
 //! A rule in a lane: one instance a partition, its memory, and the search for the row that makes it fail.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -118,6 +118,24 @@ impl Slot {
         }
     }
 
+    /// The same without instances.
+    pub fn without_instances(&self) -> Slot {
+        Slot {
+            name: Arc::clone(&self.name),
+            component: self.component.clone(),
+            limits: self.limits.clone(),
+            settings: self.settings.clone(),
+            reasons: self.reasons.clone(),
+            remembered: self.remembered.clone(),
+            schema: Arc::clone(&self.schema),
+            instances: HashMap::new(),
+            is_on_trial: self.is_on_trial,
+            debt_rows: 0,
+            time: Duration::ZERO,
+            rows: 0,
+        }
+    }
+
     /// The rule's name in the pipeline file.
     pub fn name(&self) -> &str {
         &self.name
@@ -168,11 +186,6 @@ impl Slot {
         self.instances.keys().copied().collect()
     }
 
-    /// Whether a partition has an instance.
-    pub fn has_instance(&self, partition: i32) -> bool {
-        self.instances.contains_key(&partition)
-    }
-
     /// Gives a partition its instance.
     pub fn put(&mut self, partition: i32, instance: Instance) {
         self.instances.insert(partition, instance);
@@ -186,6 +199,24 @@ impl Slot {
     /// Throws all instances away: they have seen rows that do not count.
     pub fn forget_all(&mut self) {
         self.instances.clear();
+    }
+
+    /// Throws the instances of all other partitions away.
+    pub fn keep_only(&mut self, partitions: &HashSet<i32>) {
+        self.instances.retain(|partition, _| partitions.contains(partition));
+    }
+
+    /// Shows rows of the sink to the instance of a partition, or to all.
+    ///
+    /// # Errors
+    /// [`Error::Rule`] when it fails.
+    pub fn show(&mut self, partition: Option<i32>, rows: &RecordBatch) -> Result<()> {
+        let Slot { instances, name, .. } = self;
+        let is_meant = |number: &i32| partition.is_none_or(|partition| partition == *number);
+        instances
+            .iter_mut()
+            .filter(|(number, _)| is_meant(number))
+            .try_for_each(|(_, instance)| show(name, instance, rows))
     }
 
     /// Applies the rule to a batch of a partition.
@@ -332,29 +363,16 @@ impl Slot {
             .map_err(|failure| self.failure(format!("failed when an instance was made: {failure}")))
     }
 
-    fn show(&self, instance: &mut Instance, rows: &RecordBatch) -> Result<()> {
-        instance
-            .remember(rows)
-            .map_err(|failure| self.failure(format!("failed when it was shown rows: {failure}")))
-    }
-
-    /// The columns of rows that it remembers.
-    pub fn of_remembered(&self, rows: &RecordBatch) -> RecordBatch {
-        let indexes: Vec<usize> =
-            self.remembered.iter().filter_map(|name| rows.schema_ref().index_of(name).ok()).collect();
-        rows.project(&indexes).expect("the indexes are the schema's own")
-    }
-
     /// A new instance that remembers what the sink has and what of this batch is already decided.
     fn start(&self, division: &mut Division<'_, '_>) -> Result<Instance> {
         let mut instance = self.new_instance()?;
         if !instance.remembers() {
             return Ok(instance);
         }
-        let mut remember = |rows: RecordBatch| self.show(&mut instance, &rows);
+        let mut remember = |rows: RecordBatch| show(&self.name, &mut instance, &rows);
         (division.read_back)(division.partition, &self.remembered, &mut remember)?;
         for part in &division.parts {
-            let columns = self.of_remembered(&part.kept.columns);
+            let columns = those_of(&self.remembered, &part.kept.columns);
             // As many at once as `read_back` shows, because half a batch in one call would exceed its limits.
             for start in (0..columns.num_rows()).step_by(READ_BACK_ROWS) {
                 let rows = READ_BACK_ROWS.min(columns.num_rows() - start);
@@ -421,6 +439,19 @@ impl Slot {
     }
 }
 
+/// The columns of rows that have these names.
+pub fn those_of(names: &[String], rows: &RecordBatch) -> RecordBatch {
+    let indexes: Vec<usize> = names.iter().filter_map(|name| rows.schema_ref().index_of(name).ok()).collect();
+    rows.project(&indexes).expect("the indexes are the schema's own")
+}
+
+fn show(rule: &Arc<str>, instance: &mut Instance, rows: &RecordBatch) -> Result<()> {
+    instance.remember(rows).map_err(|failure| Error::Rule {
+        rule: Arc::clone(rule),
+        what: format!("failed when it was shown rows: {failure}"),
+    })
+}
+
 /// Makes the instances of a partition that are missing, with one pass over what the sink has of it for all that
 /// remember.
 pub fn warm(
@@ -448,7 +479,7 @@ pub fn warm(
     let mut show = |batch: RecordBatch| {
         for (index, instance) in new.iter_mut().filter(|(_, instance)| instance.remembers()) {
             let rule = &rules[*index];
-            rule.show(instance, &rule.of_remembered(&batch))?;
+            show(&rule.name, instance, &those_of(&rule.remembered, &batch))?;
         }
         rows += batch.num_rows() as u64;
         remembered.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);

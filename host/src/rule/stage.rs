@@ -1,7 +1,6 @@
 //! A rule in a lane: the version that decides, and a candidate beside it. Between two batches it follows what the
 //! pipeline's [`super::Rules`] say.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -9,16 +8,12 @@ use arrow_schema::SchemaRef;
 
 use super::shadow::Shadow;
 use super::slot::{Applied, ReadBack, Slot};
-use super::warming::Warming;
-use super::{Version, Wanted};
+use super::warming::{Arrival, Beside};
+use super::{Candidate, Version, Wanted};
 use crate::batch::{Batch, RawBatch};
 use crate::error::{Error, Result};
 use crate::life::{Decided, refused_rows_max};
-use crate::pipeline_file::{self, Remember};
-use crate::sink::Reading;
-
-/// What the sink can show beside the lane of a partition: these columns.
-pub type ReadingOf<'a> = dyn FnMut(i32, &[String]) -> Result<Option<Reading>> + 'a;
+use crate::pipeline_file;
 
 /// A rule in a lane.
 pub struct Stage {
@@ -27,19 +22,13 @@ pub struct Stage {
     input: SchemaRef,
     version: Arc<Version>,
     live: Slot,
-    /// What takes over when it is warm.
-    next: Option<Next>,
+    /// What takes over when it is ready.
+    next: Option<(Arc<Version>, Arrival)>,
+    /// What is tried when it is ready.
+    next_shadow: Option<(Arc<Candidate>, Arrival)>,
     shadow: Option<Shadow>,
     /// What the version has decided in this lane since it began, while it is on probation.
     on_probation: Decided,
-}
-
-/// A version that is warmed while the one before it decides.
-struct Next {
-    version: Arc<Version>,
-    slot: Slot,
-    /// By partition; those whose instance remembers nothing have it already.
-    warming: HashMap<i32, Warming>,
 }
 
 impl Stage {
@@ -51,6 +40,7 @@ impl Stage {
             live: Slot::of_configured(rule, version.component.clone(), input),
             version,
             next: None,
+            next_shadow: None,
             shadow: None,
             on_probation: Decided::default(),
         }
@@ -78,99 +68,92 @@ impl Stage {
 
     /// Begins to run what it should: [`Stage::take_over`] says when.
     pub fn follow(&mut self, wanted: &Wanted) {
-        let is_next = |next: &Next| Arc::ptr_eq(&next.version, &wanted.version);
+        let is_next = |(next, _): &(Arc<Version>, _)| Arc::ptr_eq(next, &wanted.version);
         if !self.is_another(wanted) {
             self.next = None;
         } else if !self.next.as_ref().is_some_and(is_next) {
-            let slot = self.slot(&wanted.version);
-            self.next = Some(Next { version: Arc::clone(&wanted.version), slot, warming: HashMap::new() });
+            let arrival = Arrival::new(self.slot(&wanted.version), self.live.partitions());
+            self.next = Some((Arc::clone(&wanted.version), arrival));
         }
-        let is_same = match (&self.shadow, &wanted.candidate) {
-            (Some(shadow), Some(candidate)) => Arc::ptr_eq(&shadow.candidate, candidate),
+        let is_same = match (self.candidate(), &wanted.candidate) {
+            (Some(candidate), Some(wanted)) => Arc::ptr_eq(candidate, wanted),
             (None, None) => true,
             _ => false,
         };
         if !is_same {
-            self.shadow = wanted.candidate.as_ref().map(|candidate| {
-                let mut slot = self.slot(&candidate.version);
-                slot.set_on_trial(true);
-                Shadow { candidate: Arc::clone(candidate), slot }
+            self.shadow = None;
+            self.next_shadow = wanted.candidate.as_ref().map(|candidate| {
+                let slot = self.slot(&candidate.version);
+                // Only for its memory is it worth to be tried with later batches.
+                let partitions = match slot.description().remembers {
+                    true => self.live.partitions(),
+                    false => Vec::new(),
+                };
+                (Arc::clone(candidate), Arrival::new(slot, partitions))
             });
         }
     }
 
-    /// The version that is to take over.
-    pub fn next_version(&self) -> Option<&Arc<Version>> {
-        self.next.as_ref().map(|next| &next.version)
+    /// What is tried, or will be.
+    fn candidate(&self) -> Option<&Arc<Candidate>> {
+        let next = self.next_shadow.as_ref().map(|(candidate, _)| candidate);
+        next.or(self.shadow.as_ref().map(|shadow| &shadow.candidate))
     }
 
-    /// Begins to warm the next version for the partitions that the current one has. What was written must count. Where the
-    /// sink cannot be read beside the lane, the version takes over at once and is warmed with the next batch.
+    /// The version that is to take over.
+    pub fn next_version(&self) -> Option<&Arc<Version>> {
+        self.next.as_ref().map(|(version, _)| version)
+    }
+
+    /// Whether something is not ready.
+    pub fn is_waiting(&self) -> bool {
+        self.next.is_some() || self.next_shadow.is_some()
+    }
+
+    fn arrivals(&mut self) -> impl Iterator<Item = &mut Arrival> {
+        let next = self.next.as_mut().map(|(_, arrival)| arrival);
+        next.into_iter().chain(self.next_shadow.as_mut().map(|(_, arrival)| arrival))
+    }
+
+    /// Goes on to make ready what is not, beside the lane.
     ///
     /// # Errors
-    /// [`Error::Rule`] when no instance can be made, or what the sink fails with.
-    pub fn warm_next(&mut self, reading: &mut ReadingOf<'_>, remember: &Remember) -> Result<()> {
-        let Some(Next { slot, warming, .. }) = &mut self.next else { return Ok(()) };
-        for partition in self.live.partitions() {
-            if warming.contains_key(&partition) || slot.has_instance(partition) {
-                continue;
-            }
-            let instance = slot.new_instance()?;
-            if !instance.remembers() {
-                slot.put(partition, instance);
-                continue;
-            }
-            let Some(reading) = reading(partition, slot.remembered())? else {
-                self.replace();
-                return Ok(());
-            };
-            warming.insert(partition, Warming::start(slot.shared_name(), instance, reading, remember)?);
-        }
-        Ok(())
+    /// [`Error::Running`] when a thread cannot be started.
+    pub fn warm(&mut self, beside: &mut Beside<'_>) -> Result<()> {
+        self.arrivals().try_for_each(|arrival| arrival.warm(beside))
     }
 
     /// The lane has written rows of a partition.
     pub fn has_written(&mut self, partition: i32, rows: &RecordBatch) {
-        let Some(Next { slot, warming, .. }) = &mut self.next else { return };
-        if let Some(of_partition) = warming.get(&partition) {
-            of_partition.show(slot.of_remembered(rows));
-            if of_partition.is_hopeless() {
-                tracing::warn!(
-                    rule = self.rule.name,
-                    partition,
-                    "rows come faster than a new version can be shown those before: the lane will wait for it"
-                );
-                self.replace();
-            }
-        }
+        self.arrivals().for_each(|arrival| arrival.has_written(partition, rows));
     }
 
-    /// The next version decides from now on, when it is warm for all partitions. Says whether one is still waited for.
+    /// What is ready decides from now on, or is tried.
     ///
     /// # Errors
-    /// [`Error::Rule`] when it failed while it was warmed, or what reading the sink failed with.
-    pub fn take_over(&mut self) -> Result<bool> {
-        let Some(Next { slot, warming, .. }) = &self.next else { return Ok(false) };
-        let is_ready = |partition: &i32| {
-            slot.has_instance(*partition) || warming.get(partition).is_some_and(Warming::is_ready)
-        };
-        if !self.live.partitions().iter().all(is_ready) {
-            return Ok(true);
+    /// [`Error::Rule`] when the next version failed while it was made ready.
+    pub fn take_over(&mut self) -> Result<()> {
+        if let Some((candidate, arrival)) = self.next_shadow.take_if(|(_, arrival)| arrival.is_ready()) {
+            self.begin_trial(candidate, arrival)?;
         }
-        if let Some(Next { slot, warming, .. }) = &mut self.next {
-            for (partition, of_partition) in warming.drain() {
-                slot.put(partition, of_partition.finish()?);
-            }
+        if let Some((version, arrival)) = self.next.take_if(|(_, arrival)| arrival.is_ready()) {
+            arrival.take_place_of(&mut self.live)?;
+            (self.version, self.on_probation) = (version, Decided::default());
         }
-        self.replace();
-        Ok(false)
+        Ok(())
     }
 
-    /// The next version takes the place of the current one, as warm as it is.
-    fn replace(&mut self) {
-        if let Some(Next { version, slot, .. }) = self.next.take() {
-            (self.version, self.live, self.on_probation) = (version, slot, Decided::default());
+    fn begin_trial(&mut self, candidate: Arc<Candidate>, arrival: Arrival) -> Result<()> {
+        let mut slot = self.slot(&candidate.version);
+        match arrival.take_place_of(&mut slot) {
+            Ok(()) => {
+                slot.set_on_trial(true);
+                self.shadow = Some(Shadow { candidate, slot });
+            }
+            Err(Error::Rule { what, .. }) => candidate.fail(what),
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
 
     /// A slot whose columns stand where those of the version before it stood, whatever order it names them in.
@@ -187,19 +170,13 @@ impl Stage {
 
     /// Throws the instances of a partition away: another lane or host goes on with it.
     pub fn forget(&mut self, partition: i32) {
-        if let Some(Next { slot, warming, .. }) = &mut self.next {
-            slot.forget(partition);
-            warming.remove(&partition);
-        }
+        self.arrivals().for_each(|arrival| arrival.forget(partition));
         self.slots().for_each(|slot| slot.forget(partition));
     }
 
     /// Throws all instances away: they have seen rows that do not count.
     pub fn forget_all(&mut self) {
-        if let Some(Next { slot, warming, .. }) = &mut self.next {
-            slot.forget_all();
-            warming.clear();
-        }
+        self.arrivals().for_each(Arrival::forget_all);
         self.slots().for_each(Slot::forget_all);
     }
 

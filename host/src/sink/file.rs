@@ -201,12 +201,13 @@ impl FileSink {
             (Data::Jsonl(file), _) => {
                 let mut file = file.for_reading()?;
                 Ok(Box::new(move |remember, each| {
-                    read_back_jsonl(&mut file, &schema, &asked, remember, each)
+                    read_back_jsonl(&mut file, &schema, &asked, remember, &mut |rows| each(None, rows))
                 }))
             }
             (Data::Parquet { folder, .. }, Stored::Parquet { parts }) => {
                 let folder = folder.clone();
                 Ok(Box::new(move |remember, each| {
+                    let each = &mut |rows| each(None, rows);
                     read_back_parquet(&folder, parts, &schema, &asked, remember, each)
                 }))
             }

@@ -14,7 +14,7 @@ pub mod replay;
 mod topics;
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
@@ -30,13 +30,13 @@ use self::message::{Key, key_columns};
 use self::read_back::{Extent, ReadBack};
 use self::topics::{Target, Topics, limit_bytes, set_limits};
 use super::json::RowWriter;
-use super::{Reading, Stored, Write};
+use super::{Preparation, Prepared, Reading, Stored, Write};
 use crate::batch::{Partition, Position};
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, Result};
 use crate::kafka::{
-    ASK, Asking, Cluster, Committed, Heard, OUTCOME, Patience, STEP, client_config, is_lost, reader_config,
-    refused,
+    ASK, Asking, Cluster, Committed, Heard, OUTCOME, Patience, STEP, client_config, ends, is_lost,
+    reader_config, refused,
 };
 use crate::lane::Place;
 use crate::pipeline_file::{
@@ -70,7 +70,7 @@ pub struct KafkaSink {
     /// Reads back, once it was needed.
     reading: Option<BaseConsumer<Asking>>,
     /// Says where partitions end with all that is not committed.
-    asking: BaseConsumer<Asking>,
+    asking: Arc<BaseConsumer<Asking>>,
     brokers: String,
     is_transactional: bool,
     topic: Target,
@@ -143,7 +143,7 @@ impl KafkaSink {
                 Positions::Own(Box::new(consumer.map_err(|error| refused(connection, &error))?))
             }
         };
-        let asking = (client.clone())
+        let asking: BaseConsumer<Asking> = (client.clone())
             .set("isolation.level", "read_uncommitted")
             .create_with_context(Asking::default())
             .map_err(|error| refused(connection, &error))?;
@@ -156,7 +156,7 @@ impl KafkaSink {
             config: producer_config,
             reader,
             reading: None,
-            asking,
+            asking: asking.into(),
             brokers: connection.brokers.into(),
             is_transactional,
             key: key_columns(config, schema)?,
@@ -550,11 +550,26 @@ impl KafkaSink {
         Ok(())
     }
 
-    /// What [`KafkaSink::read_back`] would read now.
-    pub fn reading(&mut self, partition: i32, columns: &[String]) -> Result<Reading> {
-        let consumer = self.take_reading()?;
-        let extents = self.extents(&consumer, partition)?;
-        self.reading = Some(consumer);
+    /// Reaches the leaders of the partitions, so that [`KafkaSink::reading`] waits for one answer of each.
+    pub fn preparation(&self) -> Preparation {
+        let (asking, topic) = (Arc::clone(&self.asking), self.topic.name.clone());
+        let partitions: Vec<i32> = (0..self.topic.partitions).collect();
+        Box::new(move || {
+            // What fails here fails again when it is asked in earnest.
+            drop(asking.fetch_metadata(Some(&topic), ASK).and_then(|_| ends(&asking, &topic, &partitions)));
+            Ok(Prepared::Nothing)
+        })
+    }
+
+    /// What [`KafkaSink::read_back`] would read now. Since a checkpoint nothing was written, so what counts ends where the
+    /// partitions end; where they begin is asked when it is read.
+    pub fn reading(&mut self, partitions: &[i32], columns: &[String]) -> Result<Reading> {
+        let (partitions, is_spread): (Vec<i32>, bool) = match self.positions {
+            Positions::Group => (partitions.to_vec(), false),
+            Positions::Own(_) => ((0..self.topic.partitions).collect(), true),
+        };
+        let ends = ends(&self.asking, &self.topic.name, &partitions)
+            .map_err(|error| self.rewind("cannot ask where partitions end", &error))?;
         let mut read_back = ReadBack::new(self, columns)?;
         let (config, brokers) = (self.reader.clone(), self.brokers.clone());
         Ok(Box::new(move |remember, each| {
@@ -562,7 +577,12 @@ impl KafkaSink {
                 config.create_with_context(Asking::default()).map_err(|error| {
                     Error::Rewind(format!("a consumer of `{brokers}` cannot be made: {}", reason(&error)))
                 })?;
-            extents.into_iter().try_for_each(|extent| read_back.run(&consumer, extent, remember, each))
+            ends.into_iter().try_for_each(|(partition, end)| {
+                let low = read_back.settle(&consumer, partition, end)?;
+                let of = (!is_spread).then_some(partition);
+                let extent = Extent { partition, low, end };
+                read_back.run(&consumer, extent, remember, &mut |rows| each(of, rows))
+            })
         }))
     }
 

@@ -59,10 +59,23 @@ pub struct Stored {
     pub refused: Vec<Reject>,
 }
 
-/// Reads rows back on whatever thread, oldest first, in batches as [`Sink::read_back`] does. It sees what counted when it was
-/// made, and nothing of what has come since.
-pub type Reading =
-    Box<dyn FnOnce(&pipeline_file::Remember, &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<()> + Send>;
+/// Makes ready, on whatever thread, what [`Sink::reading`] needs, as far as it takes time.
+pub type Preparation = Box<dyn FnOnce() -> Result<Prepared> + Send>;
+
+/// What was made ready.
+pub enum Prepared {
+    /// The sink itself has what it needs.
+    Nothing,
+    /// A connection of its own to TimescaleDB or PostgreSQL.
+    Timescale(Box<timescale::Beside>),
+}
+
+/// Reads rows back on whatever thread, oldest first, in batches as [`Sink::read_back`] does, and says which partition they
+/// are for, or that they are for all. It sees what counted when it was made, and nothing of what has come since.
+pub type Reading = Box<
+    dyn FnOnce(&pipeline_file::Remember, &mut dyn FnMut(Option<i32>, RecordBatch) -> Result<()>) -> Result<()>
+        + Send,
+>;
 
 /// A place for rows.
 pub enum Sink {
@@ -172,15 +185,33 @@ impl Sink {
         }
     }
 
-    /// What [`Sink::read_back`] would read now, for another thread; nothing where only the sink's own connection can read. What
-    /// was written must count, so it is made after a checkpoint.
-    pub fn reading(&mut self, partition: i32, columns: &[String]) -> Result<Option<Reading>> {
+    /// Makes ready what [`Sink::reading`] needs.
+    pub fn preparation(&self) -> Preparation {
         match self {
-            Sink::Sqlite(sink) => sink.reading(columns).map(Some),
-            Sink::File(sink) => sink.reading(columns).map(Some),
-            Sink::Kafka(sink) => sink.reading(partition, columns).map(Some),
-            Sink::Timescale(_) | Sink::Clickhouse(_) => Ok(None),
-            Sink::Stdout(_) => Ok(Some(Box::new(|_, _| Ok(())))),
+            Sink::Kafka(sink) => sink.preparation(),
+            Sink::Timescale(sink) => sink.preparation(),
+            Sink::Sqlite(_) | Sink::File(_) | Sink::Clickhouse(_) | Sink::Stdout(_) => {
+                Box::new(|| Ok(Prepared::Nothing))
+            }
+        }
+    }
+
+    /// What [`Sink::read_back`] would read now of these partitions, for another thread; nothing for ClickHouse, where two
+    /// questions do not see the same rows. What was written must count, so it is made after a checkpoint. The lane waits for
+    /// it, so it takes one question to a server at most.
+    pub fn reading(
+        &mut self,
+        prepared: Prepared,
+        partitions: &[i32],
+        columns: &[String],
+    ) -> Result<Option<Reading>> {
+        match (self, prepared) {
+            (Sink::Sqlite(sink), _) => sink.reading(columns).map(Some),
+            (Sink::File(sink), _) => sink.reading(columns).map(Some),
+            (Sink::Kafka(sink), _) => sink.reading(partitions, columns).map(Some),
+            (Sink::Timescale(sink), Prepared::Timescale(beside)) => sink.reading(*beside, columns).map(Some),
+            (Sink::Timescale(_) | Sink::Clickhouse(_), _) => Ok(None),
+            (Sink::Stdout(_), _) => Ok(Some(Box::new(|_, _| Ok(())))),
         }
     }
 

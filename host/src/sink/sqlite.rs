@@ -262,7 +262,9 @@ impl SqliteSink {
                 quoted(&self.table)
             ))
             .map_err(say)?;
-        Ok(Box::new(move |remember, each| stored.read_back(&connection, remember, each)))
+        Ok(Box::new(move |remember, each| {
+            stored.read_back(&connection, remember, &mut |rows| each(None, rows))
+        }))
     }
 
     fn stored(&self, columns: &[String]) -> Result<StoredRows> {

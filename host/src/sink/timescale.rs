@@ -30,7 +30,7 @@ use tokio_postgres::Error as ServerError;
 use super::server::Server as Driver;
 use super::table::is_revised;
 use super::values::project;
-use super::{Stored, Write};
+use super::{Preparation, Prepared, Reading, Stored, Write};
 use crate::batch::{Partition, Position};
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, Result};
@@ -38,9 +38,9 @@ use crate::lane::Place;
 use crate::pipeline_file::{self, Pipeline, Remember, TimescaleSink as Config, meaning};
 use crate::shutdown::Shutdown;
 use crate::source::Source;
-use connection::Server;
+use connection::{Connected, Server};
 use failure::Class;
-use read_back::{Asked, Ended};
+use read_back::Asked;
 use schema::Wanted;
 use session::{Failed, Job, Refused, Session, Texts, Way};
 
@@ -56,6 +56,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// After how many batches at most COPY is tried again, when it has met keys that were there: what it writes until then
 /// is written in vain.
 const MERGES_MAX: u32 = 64;
+
+/// Begins a transaction that sees what counts when its first question is asked, which is this one.
+const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT 1";
 
 /// The statements that make the tables, on a server with TimescaleDB.
 pub fn statements(config: &Config, pipeline: &Pipeline, schema: &SchemaRef) -> Result<Vec<String>> {
@@ -360,17 +363,7 @@ impl TimescaleSink {
 
     /// What a failure of the server means for the lane.
     fn failed(&self, error: &ServerError) -> Error {
-        let (address, reason) = (&self.server.address, failure::reason(error));
-        match failure::class(error) {
-            Class::Passing => Error::Rewind(format!("`{address}`: {reason}")),
-            Class::Refused => Error::Surroundings(format!(
-                "`{address}` of `sink.timescale.url` does not let this program do its work: {reason}"
-            )),
-            Class::Schema => Error::Surroundings(format!("`{address}` refuses: {reason}")),
-            Class::Row(_) | Class::Unique | Class::Other => {
-                Error::Running(format!("`{address}` failed: {reason}"))
-            }
-        }
+        failed(&self.server.address, error)
     }
 
     /// Ever longer, up to [`PAUSE_MAX`].
@@ -393,30 +386,68 @@ impl TimescaleSink {
         remember: &Remember,
         each: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
-        let schema = project(&self.schema, columns)?;
         let session = self.session.take().ok_or_else(not_connected)?;
+        let rows = self.rows(&session, columns)?;
+        rows.read(&self.driver, session.client(), remember, each)?;
+        self.session = Some(session);
+        Ok(())
+    }
+
+    /// Connects once more.
+    pub fn preparation(&self) -> Preparation {
+        let (server, shutdown) = (self.server.clone(), self.shutdown.clone());
+        Box::new(move || {
+            let driver = Driver::new(&shutdown)?;
+            let connected = driver.run(None, OPEN, server.connect())?;
+            let connected = connected.map_err(|error| failed(&server.address, &error))?;
+            Ok(Prepared::Timescale(Box::new(Beside { driver, connected })))
+        })
+    }
+
+    /// What [`TimescaleSink::read_back`] would read now: the other connection stays in a transaction that sees nothing of
+    /// what is written after this.
+    pub fn reading(&self, beside: Beside, columns: &[String]) -> Result<Reading> {
+        let session = self.session.as_ref().ok_or_else(not_connected)?;
+        let rows = self.rows(session, columns)?;
+        let begun = beside.driver.run(None, POSITION, beside.connected.client.batch_execute(SNAPSHOT))?;
+        begun.map_err(|error| self.failed(&error))?;
+        Ok(Box::new(move |remember, each| {
+            let Beside { driver, connected } = beside;
+            rows.read(&driver, &connected.client, remember, &mut |rows| each(None, rows))
+        }))
+    }
+
+    fn rows(&self, session: &Session, columns: &[String]) -> Result<Asked> {
         let known = &session.comparison.columns;
-        let find = |name: &str| known.iter().find(|column| column.name == name);
-        let asked = Asked {
-            table: &self.wanted.table.quoted(),
+        let find = |name: &str| known.iter().find(|column| column.name == name).cloned();
+        Ok(Asked {
+            address: self.server.address.clone(),
+            table: self.wanted.table.clone(),
             columns: columns.iter().filter_map(|name| find(name)).collect(),
             timestamp: find("timestamp").filter(|column| column.kind == crate::batch::Kind::Timestamp),
-            remember,
-        };
-        let read = asked.read(&self.driver, session.client(), &schema, each);
-        match read {
-            Ok(()) => self.session = Some(session),
-            Err(Ended::Server(error)) => return Err(self.failed(&error)),
-            Err(Ended::Other(error)) => return Err(error),
-            Err(Ended::Value(column)) => {
-                return Err(Error::Surroundings(format!(
-                    "column `{column}` of table `{}` in `{}` has a time without a date (`infinity`), which no row can \
-                     have: correct the rows that something else has written there",
-                    self.wanted.table, self.server.address
-                )));
-            }
+            schema: project(&self.schema, columns)?,
+        })
+    }
+}
+
+/// A connection of its own, with what drives it.
+pub struct Beside {
+    driver: Driver,
+    connected: Connected,
+}
+
+/// What a failure of the server at this address means for the lane.
+fn failed(address: &str, error: &ServerError) -> Error {
+    let reason = failure::reason(error);
+    match failure::class(error) {
+        Class::Passing => Error::Rewind(format!("`{address}`: {reason}")),
+        Class::Refused => Error::Surroundings(format!(
+            "`{address}` of `sink.timescale.url` does not let this program do its work: {reason}"
+        )),
+        Class::Schema => Error::Surroundings(format!("`{address}` refuses: {reason}")),
+        Class::Row(_) | Class::Unique | Class::Other => {
+            Error::Running(format!("`{address}` failed: {reason}"))
         }
-        Ok(())
     }
 }
 

@@ -195,6 +195,11 @@ impl Source {
         }
     }
 
+    /// Whether the lane has turns while no rows come. A file or a pipe is waited for.
+    pub fn has_idle_turns(&self) -> bool {
+        !matches!(self, Source::File { .. })
+    }
+
     /// For a sink that keeps the lane waiting: what the source must do to stay what it is.
     pub fn keep_alive(&mut self) -> Result<()> {
         match self {

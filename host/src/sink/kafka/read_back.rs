@@ -63,6 +63,13 @@ impl ReadBack {
         })
     }
 
+    /// Waits until no transaction is open before the end of a partition. Gives its first offset.
+    pub fn settle(&self, consumer: &BaseConsumer<Asking>, partition: i32, end: i64) -> Result<i64> {
+        let ReadBack { topic, brokers, shutdown, .. } = self;
+        let committed = Committed { consumer, asking: consumer, topic, partition, brokers, shutdown };
+        committed.settled_before(end).map(|(low, _)| low)
+    }
+
     /// Shows the rows of a partition, oldest first.
     pub fn run(
         &mut self,

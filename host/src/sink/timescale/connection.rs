@@ -36,6 +36,7 @@ const SETTINGS: &str = "SELECT set_config(name, wanted, false) FROM (VALUES \
     JOIN pg_settings USING (name) WHERE source = 'default'";
 
 /// Where the server is, and how to speak with it.
+#[derive(Clone)]
 pub struct Server {
     config: Config,
     tls: Option<MakeRustlsConnect>,

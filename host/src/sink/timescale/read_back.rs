@@ -12,10 +12,11 @@ use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Client, Error as ServerError};
 
 use super::encode::milliseconds;
+use super::failed;
 use super::failure::Answer;
-use super::schema::{Cell, Column, quoted};
+use super::schema::{Cell, Column, TableName, quoted};
 use crate::batch::Kind;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pipeline_file::Remember;
 use crate::sink::server::Server;
 use crate::sink::values::{Builder, Rows, Value};
@@ -24,25 +25,27 @@ use crate::sink::values::{Builder, Rows, Value};
 const FIND: Duration = Duration::from_secs(3_600);
 
 /// What is read back.
-pub struct Asked<'a> {
-    /// The table as in a statement.
-    pub table: &'a str,
+pub struct Asked {
+    /// Where the server is, for messages.
+    pub address: String,
+    /// The table.
+    pub table: TableName,
     /// The columns, with what they are in the table.
-    pub columns: Vec<&'a Column>,
+    pub columns: Vec<Column>,
     /// The column `timestamp`, when the rows have it.
-    pub timestamp: Option<&'a Column>,
-    /// How much is remembered.
-    pub remember: &'a Remember,
+    pub timestamp: Option<Column>,
+    /// The columns of the rows.
+    pub schema: SchemaRef,
 }
 
 /// Why reading ended early.
-pub enum Ended {
+enum Ended {
     /// The server.
     Server(ServerError),
     /// A value that the column of the rows cannot have.
     Value(String),
     /// The one who takes the rows, or the stop.
-    Other(crate::error::Error),
+    Other(Error),
 }
 
 impl From<ServerError> for Ended {
@@ -51,16 +54,16 @@ impl From<ServerError> for Ended {
     }
 }
 
-impl Asked<'_> {
+impl Asked {
     /// The rows with the newest times, oldest first; any rows where they have no time.
-    fn statement(&self) -> String {
-        let names: Vec<String> = self.columns.iter().map(|column| selected(column)).collect();
+    fn statement(&self, remember: &Remember) -> String {
+        let names: Vec<String> = self.columns.iter().map(selected).collect();
         let names = if names.is_empty() { "NULL::bigint".to_owned() } else { names.join(", ") };
-        let (table, limit) = (self.table, i64::try_from(self.remember.rows).unwrap_or(i64::MAX));
-        let Some(timestamp) = self.timestamp else {
+        let (table, limit) = (self.table.quoted(), i64::try_from(remember.rows).unwrap_or(i64::MAX));
+        let Some(timestamp) = &self.timestamp else {
             return format!("COPY (SELECT {names} FROM {table} LIMIT {limit}) TO STDOUT BINARY");
         };
-        let since = match self.remember.window {
+        let since = match remember.window {
             None => String::new(),
             Some(window) => {
                 let newest = format!("(SELECT max(timestamp) FROM {table})");
@@ -82,17 +85,35 @@ impl Asked<'_> {
         &self,
         server: &Server,
         client: &Client,
-        schema: &SchemaRef,
+        remember: &Remember,
+        each: &mut dyn FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        self.try_read(server, client, remember, each).map_err(|ended| match ended {
+            Ended::Server(error) => failed(&self.address, &error),
+            Ended::Other(error) => error,
+            Ended::Value(column) => Error::Surroundings(format!(
+                "column `{column}` of table `{}` in `{}` has a time without a date (`infinity`), which no row can have: \
+                 correct the rows that something else has written there",
+                self.table, self.address
+            )),
+        })
+    }
+
+    fn try_read(
+        &self,
+        server: &Server,
+        client: &Client,
+        remember: &Remember,
         each: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> std::result::Result<(), Ended> {
-        let mut types: Vec<Type> = self.columns.iter().map(|column| type_of(column)).collect();
+        let mut types: Vec<Type> = self.columns.iter().map(type_of).collect();
         if types.is_empty() {
             types.push(Type::INT8);
         }
-        let start = async { client.copy_out(&self.statement()).await };
+        let start = async { client.copy_out(&self.statement(remember)).await };
         let stream = server.run(None, FIND, start).map_err(Ended::Other)??;
         let mut stream = pin!(BinaryCopyOutStream::new(stream, &types));
-        let mut rows = Rows::new(schema);
+        let mut rows = Rows::new(&self.schema);
         loop {
             let next = async {
                 while let Some(row) = stream.try_next().await? {
@@ -182,6 +203,10 @@ fn type_of(column: &Column) -> Type {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow_schema::Schema;
+
     use super::*;
     use crate::pipeline_file::Span;
 
@@ -192,8 +217,15 @@ mod tests {
         let close =
             Column { name: "close".into(), kind: Kind::Float, cell: Cell::Numeric, is_required: false };
         let mut remember = Remember { rows: 5, window: None };
-        let statement = |timestamp, remember: &Remember| {
-            Asked { table: "\"c\"", columns: vec![&close], timestamp, remember }.statement()
+        let statement = |timestamp: Option<&Column>, remember: &Remember| {
+            let asked = Asked {
+                address: "db.example:5432/market".into(),
+                table: TableName::new("c"),
+                columns: vec![close.clone()],
+                timestamp: timestamp.cloned(),
+                schema: Arc::new(Schema::empty()),
+            };
+            asked.statement(remember)
         };
         assert_eq!(
             statement(Some(&time), &remember),
