@@ -108,7 +108,8 @@ fn a_version_is_shown_the_rows_of_a_database_beside_the_lane() {
     let seen = postgres.lines("SELECT seen FROM candles ORDER BY timestamp");
     let expected: Vec<String> = (0..rows).map(|number| number.to_string()).collect();
     assert!(seen == expected, "{:?}", seen.iter().zip(&expected).find(|(one, other)| one != other));
-    assert_eq!(postgres.count("candles WHERE mark = 5"), 100);
+    // Rows with which the lane was brought on can be among them.
+    assert!(postgres.count("candles WHERE mark = 5") >= 100);
 }
 
 #[test]
