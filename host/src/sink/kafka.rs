@@ -14,6 +14,7 @@ pub mod replay;
 mod topics;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use arrow_schema::SchemaRef;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
@@ -148,7 +150,7 @@ impl KafkaSink {
             .create_with_context(Asking::default())
             .map_err(|error| refused(connection, &error))?;
         let producer: BaseProducer<Deliveries> = producer_config
-            .create_with_context(Deliveries::default())
+            .create_with_context(Deliveries::of(topic.partitions))
             .map_err(|error| refused(connection, &error))?;
         let mut sink = KafkaSink {
             producer,
@@ -238,6 +240,8 @@ impl KafkaSink {
     /// # Errors
     /// [`Error::Files`] when the position is another file's: the pipeline's name has one place for it.
     pub fn position(&mut self, partition: &Partition) -> Result<Option<Position>> {
+        // Others may have written to it since this lane has.
+        self.producer.context().forget_ends();
         let Positions::Own(consumer) = &self.positions else { return Ok(None) };
         let mut asked = TopicPartitionList::new();
         asked.add_partition(&self.topic.name, 0);
@@ -292,7 +296,7 @@ impl KafkaSink {
                 stored.refused.push(refused.reject.into_owned());
                 continue;
             }
-            let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic.name).payload(value.as_slice());
+            let mut record = record(&self.topic.name, ROW).payload(value.as_slice());
             record.partition = partition;
             if has_key {
                 record = record.key(key_text.as_slice());
@@ -327,15 +331,13 @@ impl KafkaSink {
     fn send_dead_letter(&self, dead_letter: &DeadLetter<'_>, source: &mut Source) -> Result<()> {
         let (shown, headers) = message::dead_letter(dead_letter, self.dead_letter.limit_bytes);
         let partition = dead_letter.partition.rem_euclid(self.dead_letter.partitions);
-        let record = BaseRecord::<[u8], [u8]>::to(&self.dead_letter.name)
-            .partition(partition)
-            .payload(shown)
-            .headers(headers);
+        let record =
+            record(&self.dead_letter.name, NO_ROW).partition(partition).payload(shown).headers(headers);
         self.send(record, source)
     }
 
     /// Hands a message to the producer; waits while too many are on the way.
-    fn send(&self, mut record: BaseRecord<'_, [u8], [u8]>, source: &mut Source) -> Result<()> {
+    fn send(&self, mut record: Record<'_>, source: &mut Source) -> Result<()> {
         let start = Instant::now();
         loop {
             record = match self.producer.send(record) {
@@ -489,7 +491,7 @@ impl KafkaSink {
         let again = |what: &str, error: &KafkaError| Error::Rewind(format!("{what}: {}", reason(error)));
         let producer: BaseProducer<Deliveries> = self
             .config
-            .create_with_context(Deliveries::default())
+            .create_with_context(Deliveries::of(self.topic.partitions))
             .map_err(|error| again("a producer cannot be made", &error))?;
         // What the old one still holds is thrown away.
         self.producer = producer;
@@ -568,8 +570,12 @@ impl KafkaSink {
             Positions::Group => (partitions.to_vec(), false),
             Positions::Own(_) => ((0..self.topic.partitions).collect(), true),
         };
-        let ends = ends(&self.asking, &self.topic.name, &partitions)
-            .map_err(|error| self.rewind("cannot ask where partitions end", &error))?;
+        // Nobody is asked for what the delivery reports have said: the lane would wait for the answer.
+        let ends = match self.producer.context().ends(&partitions) {
+            Some(ends) => ends,
+            None => ends(&self.asking, &self.topic.name, &partitions)
+                .map_err(|error| self.rewind("cannot ask where partitions end", &error))?,
+        };
         let mut read_back = ReadBack::new(self, columns)?;
         let (config, brokers) = (self.reader.clone(), self.brokers.clone());
         Ok(Box::new(move |remember, each| {
@@ -703,15 +709,47 @@ fn reason(error: &KafkaError) -> String {
     }
 }
 
+/// A message of this sink, and what it is.
+type Record<'a> = BaseRecord<'a, [u8], [u8], usize>;
+
+/// Of dead letters, and of what only ends a transaction.
+const NO_ROW: usize = 0;
+const ROW: usize = 1;
+
+fn record(topic: &str, what: usize) -> Record<'_> {
+    BaseRecord::with_opaque_to(topic, what)
+}
+
 /// What a producer hears.
-#[derive(Default)]
 struct Deliveries {
     heard: Heard,
     /// The first message that was not taken.
     failure: Mutex<Option<KafkaError>>,
+    /// Of each partition of the topic the offset after the last row of this producer, or [`UNKNOWN`].
+    ends: Vec<AtomicI64>,
 }
 
+const UNKNOWN: i64 = -1;
+
 impl Deliveries {
+    fn of(partitions: i32) -> Deliveries {
+        let ends = (0..partitions).map(|_| AtomicI64::new(UNKNOWN)).collect();
+        Deliveries { heard: Heard::default(), failure: Mutex::default(), ends }
+    }
+
+    /// The offsets after the last rows of these partitions, when this producer has written to each since it has them.
+    fn ends(&self, partitions: &[i32]) -> Option<Vec<(i32, i64)>> {
+        let end = |partition: &i32| {
+            let end = self.ends.get(usize::try_from(*partition).ok()?)?.load(Ordering::Relaxed);
+            (end != UNKNOWN).then_some((*partition, end))
+        };
+        partitions.iter().map(end).collect()
+    }
+
+    fn forget_ends(&self) {
+        self.ends.iter().for_each(|end| end.store(UNKNOWN, Ordering::Relaxed));
+    }
+
     fn take_failure(&self) -> Option<KafkaError> {
         self.failure.lock().unwrap_or_else(|poison| poison.into_inner()).take()
     }
@@ -728,14 +766,23 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            self.failure
-                .lock()
-                .unwrap_or_else(|poison| poison.into_inner())
-                .get_or_insert_with(|| error.clone());
+    fn delivery(&self, result: &DeliveryResult<'_>, what: usize) {
+        match result {
+            Ok(message) if what == ROW => {
+                let partition = usize::try_from(message.partition()).unwrap_or(usize::MAX);
+                if let Some(end) = self.ends.get(partition) {
+                    end.store(message.offset() + 1, Ordering::Relaxed);
+                }
+            }
+            Ok(_) => {}
+            Err((error, _)) => {
+                self.failure
+                    .lock()
+                    .unwrap_or_else(|poison| poison.into_inner())
+                    .get_or_insert_with(|| error.clone());
+            }
         }
     }
 }

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{BaseRecord, Producer};
+use rdkafka::producer::Producer;
 
-use super::{KafkaSink, Positions, is_again};
+use super::{KafkaSink, NO_ROW, Positions, is_again, record};
 use crate::error::Result;
 use crate::kafka::{ASK, Asking, OUTCOME, STEP, watermarks};
 use crate::source::Source;
@@ -96,7 +96,7 @@ impl KafkaSink {
         let cannot = |error: &KafkaError| self.rewind("an open transaction is not ended", error);
         self.producer.begin_transaction().map_err(|error| cannot(&error))?;
         for (topic, partition) in partitions {
-            let record = BaseRecord::<[u8], [u8]>::to(topic).partition(*partition);
+            let record = record(topic, NO_ROW).partition(*partition);
             self.producer.send(record).map_err(|(error, _)| cannot(&error))?;
         }
         let start = Instant::now();

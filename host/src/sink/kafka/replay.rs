@@ -6,10 +6,10 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer};
+use rdkafka::producer::Producer;
 
 use super::message::{self, Key, header_bytes};
-use super::{Config, KafkaSink, RowWriter, is_again, reason};
+use super::{Config, KafkaSink, NO_ROW, ROW, Record, RowWriter, is_again, reason, record};
 use crate::batch::Partition;
 use crate::dead_letter::header;
 use crate::dead_letter::letters::{At, Outcome};
@@ -91,8 +91,7 @@ impl KafkaSink {
                 too_large.push((row, detail));
                 continue;
             }
-            let mut record =
-                BaseRecord::<[u8], [u8]>::to(&self.topic.name).payload(value.as_slice()).headers(headers);
+            let mut record = record(&self.topic.name, ROW).payload(value.as_slice()).headers(headers);
             record.partition = partition;
             if has_key {
                 record = record.key(key_text.as_slice());
@@ -119,15 +118,13 @@ impl KafkaSink {
         let headers = texts.iter().fold(OwnedHeaders::new_with_capacity(4), |headers, (key, value)| {
             headers.insert(Header { key, value: Some(value) })
         });
-        let record = BaseRecord::<[u8], [u8]>::to(&self.dead_letter.name)
-            .partition(of.partition)
-            .payload(&[])
-            .headers(headers);
+        let record =
+            record(&self.dead_letter.name, NO_ROW).partition(of.partition).payload(&[]).headers(headers);
         self.hand_over(record)
     }
 
     /// Hands a message to the producer; waits while too many are on the way.
-    fn hand_over(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<()> {
+    fn hand_over(&self, mut record: Record<'_>) -> Result<()> {
         let start = Instant::now();
         loop {
             record = match self.producer.send(record) {
