@@ -2,8 +2,9 @@
 
 use std::net::TcpStream;
 use std::process::Stdio;
+use std::time::Duration;
 
-use exchanges_simulator::{Exchange, MINUTE_MS, Misbehaviour, Simulator};
+use exchanges_simulator::{Exchange, Fault, MINUTE_MS, Misbehaviour, Simulator};
 use serde_json::Value;
 
 use crate::harness::deploy::{free_port, request};
@@ -153,6 +154,27 @@ fn an_adapter_that_fails_on_probation_is_taken_back_and_its_tasks_are_done_again
 }
 
 #[test]
+fn what_a_version_answers_wrongly_is_not_written_although_another_has_replaced_it_meanwhile() {
+    let mut collecting = Collecting::start("", "");
+    // Its tasks are on their way while it is replaced.
+    (0..40).for_each(|_| collecting.simulator.next(Exchange::Binance, Fault::Slow { wall_ms: 1_500 }));
+    for (word, number) in [("lies", 1), ("keep", 2)] {
+        let outcome = collecting.deploy(&adapter(word, number), &[]);
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        while collecting.status()["is_in_all_lanes"] == false {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::thread::sleep(Duration::from_millis(1_200));
+    }
+    assert!(
+        collecting.status()["versions"][1]["taken_back"].is_null(),
+        "it was replaced before it was judged"
+    );
+    collecting.go_on();
+    collecting.finish();
+}
+
+#[test]
 fn what_is_no_such_adapter_is_refused_and_nothing_changes() {
     let collecting = Collecting::start("", "");
     let before = collecting.status()["current"].clone();
@@ -245,7 +267,7 @@ fn a_changed_file_of_an_adapter_is_deployed() {
     collecting.folder.write("v.wasm", adapter("new", 1));
     let before = collecting.status()["current"].clone();
     while collecting.status()["current"] == before {
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
     collecting.go_on();
     assert_eq!(collecting.status()["versions"][1]["origin"], "file");

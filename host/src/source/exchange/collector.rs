@@ -310,11 +310,11 @@ impl Collector {
     /// Takes an answer; `false` when the lane is gone.
     fn take(&mut self, asking: &Asking, answered: Answered) -> bool {
         let Answered { index, range, version, result } = answered;
-        if let Some(what) = self.fault(index, range, &version, &result) {
-            self.take_back(&version, &what);
-        }
-        if version.is_taken_back() {
-            // The version before does the task again.
+        let is_refused = self
+            .fault(index, range, &version, &result)
+            .is_some_and(|what| self.adapters.take_back(&self.plan.name, &version, &what, true));
+        if is_refused || version.is_taken_back() {
+            // The version that should run does the task again.
             self.due.insert((self.series[index].due_ms, index));
             return true;
         }
@@ -414,19 +414,14 @@ impl Collector {
         }
     }
 
-    /// A version on probation is no good.
-    fn take_back(&self, version: &Arc<Version>, what: &str) {
-        if version.is_on_probation() {
-            self.adapters.take_back(&self.plan.name, version, what, true);
-        }
-    }
-
     /// Takes what comes of the live feed; `false` when the lane is gone.
     fn hear(&mut self, asking: &Asking, heard: Heard) -> bool {
         let (symbol, candle) = match heard {
             Heard::Candle(symbol, candle) => (symbol, candle),
             Heard::Failed(sentence) => {
-                self.take_back(&self.version, &format!("fails with the live feed: {sentence}"));
+                let what = format!("fails with the live feed: {sentence}");
+                // One that is trusted is listened to again.
+                self.adapters.take_back(&self.plan.name, &self.version, &what, true);
                 return true;
             }
         };
