@@ -49,6 +49,23 @@ fn a_new_version_decides_from_the_next_batch_on() {
 }
 
 /// What a rule remembers is rebuilt beside the lane, and nothing of it is there twice or lacking.
+/// A pipeline into a sink whose rule remembers, after so many rows and five versions with a hundred rows each; and how many
+/// rows that were.
+fn deployed_five_times(sink: &str, first_rows: u64) -> (Live, u64) {
+    let mut live = Live::prepare("deploy: { probation: 0s }\n");
+    live.change_file(&[("remembers: false", "remembers: true"), ("file: { path: out.jsonl }", sink)]);
+    live.run();
+    live.send(first_rows);
+    let mut rows = first_rows;
+    for number in 1..=5 {
+        live.deployed(&version("keep", number));
+        rows += live.settle();
+        live.send(100);
+        rows += 100;
+    }
+    (live, rows)
+}
+
 #[test]
 fn a_rule_that_remembers_is_shown_every_row_once_before_it_decides() {
     for sink in [
@@ -56,20 +73,7 @@ fn a_rule_that_remembers_is_shown_every_row_once_before_it_decides() {
         "file: { path: out, format: parquet }",
         "sqlite: { path: out.db, key: [] }",
     ] {
-        let mut live = Live::prepare("deploy: { probation: 0s }\n");
-        let file = String::from_utf8(live.folder.read("p.yaml")).unwrap();
-        let file =
-            file.replace("remembers: false", "remembers: true").replace("file: { path: out.jsonl }", sink);
-        live.folder.write("p.yaml", file);
-        live.run();
-        let mut rows = 5_000;
-        live.send(rows);
-        for number in 1..=5 {
-            live.deployed(&version("keep", number));
-            rows += live.settle();
-            live.send(100);
-            rows += 100;
-        }
+        let (mut live, mut rows) = deployed_five_times(sink, 5_000);
         live.deployed(&version("forgets", 6));
         rows += live.settle();
         live.send(100);
@@ -87,21 +91,8 @@ fn a_rule_that_remembers_is_shown_every_row_once_before_it_decides() {
 #[test]
 fn a_version_is_shown_the_rows_of_a_database_beside_the_lane() {
     let postgres = database();
-    let mut live = Live::prepare("deploy: { probation: 0s }\n");
-    let file = String::from_utf8(live.folder.read("p.yaml")).unwrap();
     let sink = format!("timescale: {{ url: \"{}\", create: true, key: [] }}", postgres.url());
-    let file =
-        file.replace("remembers: false", "remembers: true").replace("file: { path: out.jsonl }", &sink);
-    live.folder.write("p.yaml", file);
-    live.run();
-    let mut rows = 25_000;
-    live.send(rows);
-    for number in 1..=5 {
-        live.deployed(&version("keep", number));
-        rows += live.settle();
-        live.send(100);
-        rows += 100;
-    }
+    let (mut live, rows) = deployed_five_times(&sink, 25_000);
     let messages = live.messages();
     assert!(!messages.contains("remembered") && !messages.contains("waits for it"), "{messages}");
     assert_eq!(live.finish().summary()["written"], rows);
@@ -115,8 +106,7 @@ fn a_version_is_shown_the_rows_of_a_database_beside_the_lane() {
 #[test]
 fn a_candidate_that_remembers_is_tried_when_it_has_been_shown_every_row() {
     let mut live = Live::prepare("");
-    let file = String::from_utf8(live.folder.read("p.yaml")).unwrap();
-    live.folder.write("p.yaml", file.replace("remembers: false", "remembers: true"));
+    live.change_file(&[("remembers: false", "remembers: true")]);
     live.run();
     live.send(5_000);
     live.deploy(&version("keep", 1), &["--shadow", "10m"]);
@@ -453,8 +443,7 @@ fn a_slow_upload_keeps_only_other_uploads_waiting() {
 #[test]
 fn who_comes_while_a_candidate_is_examined_is_told_to_wait() {
     let mut live = Live::prepare("");
-    let file = String::from_utf8(live.folder.read("p.yaml")).unwrap();
-    live.folder.write("p.yaml", file.replace("./r.wasm,", "./r.wasm, limits: { call: 5s },"));
+    live.change_file(&[("./r.wasm,", "./r.wasm, limits: { call: 5s },")]);
     live.run();
     live.send(100);
     live.deployed(&version("keep", 1));

@@ -99,6 +99,16 @@ impl Live {
         Live { folder, port, running: None, stdin: None, sent: 0, remembers: false }
     }
 
+    /// Puts other texts in the place of some in the pipeline file.
+    pub fn change_file(&self, changes: &[(&str, &str)]) {
+        let mut file = String::from_utf8(self.folder.read("p.yaml")).unwrap();
+        for (text, other) in changes {
+            assert!(file.contains(text), "{text:?} is not in {file}");
+            file = file.replace(text, other);
+        }
+        self.folder.write("p.yaml", file);
+    }
+
     /// `tidegate` with the state folder of this pipeline.
     pub fn tidegate(&self, arguments: &[&str]) -> Command {
         tidegate(&self.folder, arguments)

@@ -566,10 +566,8 @@ impl KafkaSink {
     /// What [`KafkaSink::read_back`] would read now. Since a checkpoint nothing was written, so what counts ends where the
     /// partitions end; where they begin is asked when it is read.
     pub fn reading(&mut self, partitions: &[i32], columns: &[String]) -> Result<Reading> {
-        let (partitions, is_spread): (Vec<i32>, bool) = match self.positions {
-            Positions::Group => (partitions.to_vec(), false),
-            Positions::Own(_) => ((0..self.topic.partitions).collect(), true),
-        };
+        let is_spread = matches!(self.positions, Positions::Own(_));
+        let partitions = self.outputs_of(partitions);
         // Nobody is asked for what the delivery reports have said: the lane would wait for the answer.
         let ends = match self.producer.context().ends(&partitions) {
             Some(ends) => ends,
@@ -594,15 +592,19 @@ impl KafkaSink {
 
     /// The partitions that have the rows of a partition of the source, up to where they count now.
     fn extents(&self, consumer: &BaseConsumer<Asking>, partition: i32) -> Result<Vec<Extent>> {
-        let partitions = match self.positions {
-            Positions::Group => partition..partition + 1,
-            Positions::Own(_) => 0..self.topic.partitions,
-        };
         let extent = |partition: i32| {
             let (low, end) = self.committed(consumer, partition).settled()?;
             Ok(Extent { partition, low, end })
         };
-        partitions.map(extent).collect()
+        self.outputs_of(&[partition]).into_iter().map(extent).collect()
+    }
+
+    /// The partitions of the topic that can have rows of these of the source: all, where rows are spread by their keys.
+    fn outputs_of(&self, partitions: &[i32]) -> Vec<i32> {
+        match self.positions {
+            Positions::Group => partitions.to_vec(),
+            Positions::Own(_) => (0..self.topic.partitions).collect(),
+        }
     }
 
     /// A consumer that sees what is committed. It is kept: a new one would have to find the brokers for each partition.
