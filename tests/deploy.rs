@@ -48,7 +48,6 @@ fn a_new_version_decides_from_the_next_batch_on() {
     assert_eq!(summary["written"], 307);
 }
 
-/// What a rule remembers is rebuilt beside the lane, and nothing of it is there twice or lacking.
 /// A pipeline into a sink whose rule remembers, after so many rows and five versions with a hundred rows each; and how many
 /// rows that were.
 fn deployed_five_times(sink: &str, first_rows: u64) -> (Live, u64) {

@@ -66,7 +66,7 @@ impl Attribution {
 
     /// Other versions decide from now on.
     pub fn follow(&mut self, rules: &[Stage]) {
-        self.text = text(rules.iter().map(|rule| (rule.name(), &**rule.version().sha256())));
+        self.text = text(rules.iter().map(|rule| (&**rule.name(), &**rule.version().sha256())));
     }
 
     /// Rows with the column, when there is one.

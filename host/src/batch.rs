@@ -165,6 +165,14 @@ impl RawBatch {
         self.len() >= limits.rows || bytes >= limits.bytes.0
     }
 
+    /// Its size in bytes; of columns in main memory.
+    pub fn bytes(&self) -> usize {
+        match &self.payload {
+            Payload::Rows { bytes, .. } => bytes.len(),
+            Payload::Columns { columns, .. } => columns.get_array_memory_size(),
+        }
+    }
+
     /// The offset of row `row`.
     pub fn offset(&self, row: u32) -> u64 {
         match &self.payload {

@@ -2,7 +2,7 @@
 //! and `dead_letter::topic` know rdkafka.
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -14,6 +14,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use crate::batch::Partition;
 use crate::error::{Error, Result};
+use crate::metrics::Metrics;
 use crate::pipeline_file::Connection;
 use crate::shutdown::Shutdown;
 
@@ -39,15 +40,24 @@ const OPEN_TRANSACTION: Duration = Duration::from_secs(60);
 const REPEATED_AFTER: Duration = Duration::from_secs(10);
 
 /// Whether to wait for what is not there yet, and until when.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Patience {
     /// Keep trying (`--wait`).
     pub forever: bool,
     /// Ends the waiting.
     pub shutdown: Shutdown,
+    /// Who is shown what is waited for: a lane of a pipeline.
+    pub lane: Option<(Arc<Metrics>, usize)>,
 }
 
 impl Patience {
+    /// Shows what is waited for.
+    pub fn say(&self, why: &str) {
+        if let Some((metrics, lane)) = &self.lane {
+            metrics.show(*lane, |lane| lane.why = Some(why.to_owned()));
+        }
+    }
+
     /// Whether something that has been tried since `start` is to be tried again.
     pub fn lasts(&self, start: Instant) -> bool {
         !self.shutdown.is_requested() && (self.forever || start.elapsed() < REACH)
@@ -246,6 +256,7 @@ impl Cluster {
                         let reason = heard.last().unwrap_or_else(|| error.to_string());
                         return Err(not_there(connection, &reason));
                     }
+                    patience.say(&heard.last().unwrap_or_else(|| error.to_string()));
                     std::thread::sleep(Duration::from_millis(100));
                 }
             }
@@ -291,6 +302,7 @@ impl Cluster {
                     self.setting, self.brokers
                 )));
             }
+            patience.say(&format!("the topic `{topic}` does not exist at `{}`", self.brokers));
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -538,7 +550,7 @@ mod tests {
 
     #[test]
     fn patience_ends_with_the_stop() {
-        let patience = |forever| Patience { forever, shutdown: Shutdown::default() };
+        let patience = |forever| Patience { forever, shutdown: Shutdown::default(), lane: None };
         let long_ago = Instant::now().checked_sub(2 * REACH).unwrap();
         assert!(patience(true).lasts(long_ago) && !patience(false).lasts(long_ago));
         assert!(patience(false).lasts(Instant::now()));

@@ -5,14 +5,14 @@
 //! one of every batch.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::account::Account;
 use crate::attribution::Attribution;
 use crate::batch::{Batch, Decoded, Partition, Position, RawBatch, Reject};
 use crate::clock::Clock;
@@ -21,22 +21,23 @@ use crate::dead_letter::DeadLetter;
 use crate::decode::Decoder;
 use crate::error::{Error, Result};
 pub use crate::kafka::Patience;
-use crate::life::Decided as DecidedRows;
+use crate::metrics::{BATCH, CHECKPOINT, DECODE, LaneState, Metrics, PartitionStatus, SINK};
 use crate::pipeline_file::{self, BatchLimits, Loaded, Remember};
-use crate::rule::{Beside, Component, Rules, Slot, Stage, Version, fit, warm};
+use crate::rule::{Beside, Component, OfVersion, Rules, Slot, Stage, Version, fit, warm};
 use crate::service::{Parts, Service};
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, Stored, Write};
 use crate::source::exchange::adapters::Adapters;
 use crate::source::exchange::backfill::Backfill;
 use crate::source::{Next, Source, Start};
-use crate::summary::{DroppedBy, Progress, RejectedBy, Summary};
-
-/// Under which name rows are counted that the sink rejects or drops.
-const SINK: &str = "sink";
+use crate::summary::{Progress, Summary};
+use crate::tap::Taps;
 
 /// The longest pause between two attempts to go on after a failure.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How often a lane says where it is: what looks at it asks once a second at most.
+const SHOW_EVERY: Duration = Duration::from_secs(1);
 
 /// How a pipeline is run.
 #[derive(Debug, Clone, Default)]
@@ -122,6 +123,7 @@ pub fn run(
                     // One lane that cannot go on ends the others: the pipeline is wrong, not the lane.
                     let result = run_lane(number, loaded, parts, options, stop, progress);
                     parts.rules.has_left(number);
+                    parts.metrics.show(number, |lane| lane.state = LaneState::Ended);
                     result.inspect_err(|_| stop.request())
                 })
             })
@@ -145,6 +147,7 @@ fn run_lane(
     progress: &Progress,
 ) -> Result<Summary> {
     let mut lane = Lane::open(number, loaded, parts, options, shutdown, progress)?;
+    lane.show();
     loop {
         while !shutdown.is_requested() {
             match lane.turn() {
@@ -189,6 +192,10 @@ struct Lane<'a> {
     sink: Sink,
     positions: HashMap<Partition, Position>,
     account: Account<'a>,
+    metrics: &'a Metrics,
+    taps: &'a Taps,
+    /// When the lane last said where it is.
+    shown: Option<Instant>,
     /// What decides the rows that do not decode.
     host_version: Arc<str>,
     /// How often in a row the lane had to go back.
@@ -196,14 +203,17 @@ struct Lane<'a> {
 }
 
 /// A batch after the rules.
-struct Decided {
-    kept: Batch,
-    rejects: Vec<Reject>,
+pub(crate) struct Decided {
+    /// Rows to write.
+    pub kept: Batch,
+    /// Rows for the dead letter.
+    pub rejects: Vec<Reject>,
     /// Rows that each rule dropped.
-    dropped: Vec<(Arc<str>, u64)>,
+    pub dropped: Vec<(Arc<str>, u64)>,
     /// What each version has decided.
-    by_version: Vec<(Arc<Version>, DecidedRows)>,
-    tombstones: u64,
+    pub by_version: Vec<OfVersion>,
+    /// Empty rows.
+    pub tombstones: u64,
 }
 
 impl<'a> Lane<'a> {
@@ -227,7 +237,11 @@ impl<'a> Lane<'a> {
             until_end: options.until_end,
             backfill: options.backfill.as_ref(),
             adapters: Some(&parts.adapters),
-            patience: Patience { forever: options.wait, shutdown: shutdown.clone() },
+            patience: Patience {
+                forever: options.wait,
+                shutdown: shutdown.clone(),
+                lane: Some((Arc::clone(&parts.metrics), number)),
+            },
         };
         let decoder = Decoder::new(&pipeline.decode)?;
         let (generation, rules) = wanted.stages(number);
@@ -248,7 +262,10 @@ impl<'a> Lane<'a> {
             versions,
             sink,
             positions: HashMap::new(),
-            account: Account::new(progress),
+            account: Account::new(progress, &parts.metrics),
+            metrics: &parts.metrics,
+            taps: &parts.taps,
+            shown: None,
             host_version: env!("CARGO_PKG_VERSION").into(),
             rewinds: 0,
         })
@@ -260,6 +277,7 @@ impl<'a> Lane<'a> {
         let has_more = matches!(&next, Next::Batch(raw) if raw.is_full(self.limits));
         match next {
             Next::Batch(raw) => {
+                let start = Instant::now();
                 crash::point("after_read");
                 self.follow()?;
                 let now_ms = self.now_ms.unwrap_or_else(clock_ms);
@@ -270,6 +288,8 @@ impl<'a> Lane<'a> {
                 self.account.add(&raw, &decided, &stored);
                 let (partition, kept) = (raw.partition.number, &decided.kept.columns);
                 self.rules.iter_mut().for_each(|rule| rule.has_written(partition, kept));
+                self.metrics.note_batch(raw.len());
+                self.metrics.note_time(BATCH, start, true);
             }
             Next::Assigned(partitions) => self.take(&partitions)?,
             Next::Revoked { partitions, is_lost } => self.give_up(&partitions, is_lost)?,
@@ -278,7 +298,38 @@ impl<'a> Lane<'a> {
         if self.sink.is_due(has_more) {
             self.checkpoint()?;
         }
+        self.show();
         Ok(true)
+    }
+
+    /// Says where it is, unless it has just said it and will have another turn.
+    fn show(&mut self) {
+        let is_recent = self.shown.is_some_and(|shown| shown.elapsed() < SHOW_EVERY);
+        if is_recent && self.source.has_idle_turns() {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        let lags = self.source.lags();
+        let status = |(partition, position): (&Partition, &Position)| {
+            let lag = lags.iter().find(|lag| lag.partition == *partition);
+            PartitionStatus {
+                topic: partition.topic.to_string(),
+                number: partition.number,
+                next_offset: position.next_offset,
+                lag_rows: lag.map(|lag| lag.rows),
+                lag_ms: lag.map_or(0, |lag| lag.age_ms),
+            }
+        };
+        let partitions = self.positions.iter().map(status).collect();
+        let obstacle = self.source.obstacle();
+        self.metrics.show(self.number, |lane| {
+            lane.state = if obstacle.is_some() { LaneState::Failing } else { LaneState::Ready };
+            lane.why = obstacle;
+            lane.partitions = partitions;
+            lane.exchanges = self.source.asked();
+            lane.newest_ms = self.account.newest_ms();
+            lane.reconnects = self.source.reconnects() + self.sink.reconnects();
+        });
     }
 
     /// Goes over to the versions of the rules that should run, as far as they are warm.
@@ -349,12 +400,17 @@ impl<'a> Lane<'a> {
     /// again, by the version before it.
     fn decide(&mut self, raw: &RawBatch, now_ms: i64) -> Result<Decided> {
         loop {
+            let start = Instant::now();
             let decoded = self.decoder.decode(raw, &self.host_version);
+            self.metrics.note_time(DECODE, start, true);
+            if self.taps.wants(DECODE, decoded.rejects.len()) {
+                self.taps.show_undecoded(raw, &decoded.rejects);
+            }
             let (rule, what) = match self.apply_rules(raw, decoded, now_ms) {
                 Err(Error::Rule { rule, what }) => (rule, what),
                 result => return result,
             };
-            let stage = self.rules.iter().find(|stage| stage.name() == &*rule);
+            let stage = self.rules.iter().find(|stage| **stage.name() == *rule);
             let version = stage.map(|stage| Arc::clone(stage.version()));
             if !version.is_some_and(|version| self.wanted.take_back(&rule, &version, &what, true)) {
                 return Err(Error::Rule { rule, what });
@@ -369,7 +425,12 @@ impl<'a> Lane<'a> {
 
     /// Makes what was written count.
     fn checkpoint(&mut self) -> Result<()> {
-        self.sink.checkpoint(&mut self.source)?;
+        let (start, has_pending) = (Instant::now(), self.account.has_pending());
+        let result = self.sink.checkpoint(&mut self.source);
+        if has_pending {
+            self.metrics.note_time(CHECKPOINT, start, result.is_ok());
+        }
+        result?;
         self.account.commit(&self.source);
         self.rewinds = 0;
         Ok(())
@@ -416,15 +477,29 @@ impl<'a> Lane<'a> {
     /// Goes back to what counts, and forgets what the rules have seen since. Keeps trying until it has succeeded.
     fn rewind(&mut self, why: &str, shutdown: &Shutdown) -> Result<()> {
         tracing::warn!("{why}; what was written since the last checkpoint is done again");
+        self.note_failure(why);
         self.account.discard();
         self.rules.iter_mut().for_each(Stage::forget_all);
         while !shutdown.is_requested() {
             match self.pause(shutdown).and_then(|()| self.go_back()) {
-                Err(Error::Rewind(again)) => tracing::warn!("{again}; trying again"),
-                result => return result,
+                Err(Error::Rewind(again)) => {
+                    tracing::warn!("{again}; trying again");
+                    self.note_failure(&again);
+                }
+                result => {
+                    self.shown = None;
+                    return result;
+                }
             }
         }
         Ok(())
+    }
+
+    fn note_failure(&self, why: &str) {
+        self.metrics.count_rewind();
+        self.metrics.show(self.number, |lane| {
+            (lane.state, lane.why) = (LaneState::Failing, Some(why.to_owned()));
+        });
     }
 
     fn go_back(&mut self) -> Result<()> {
@@ -471,8 +546,8 @@ impl<'a> Lane<'a> {
     fn apply_rules(&mut self, raw: &RawBatch, decoded: Decoded, now_ms: i64) -> Result<Decided> {
         let Decoded { batch: mut kept, mut rejects, tombstones } = decoded;
         let (mut dropped, mut by_version) = (Vec::new(), Vec::new());
-        let Lane { rules, sink, remember, source, account, .. } = self;
-        let remembered = &account.progress.remembered;
+        let Lane { rules, sink, remember, source, account, metrics, taps, .. } = self;
+        let (remembered, metrics) = (account.remembered(), *metrics);
         let mut read_back = |partition: i32, columns: &[String], each: &mut dyn FnMut(_) -> Result<()>| {
             if sink.is_due_before_reading(partition) {
                 sink.checkpoint(source)?;
@@ -484,12 +559,19 @@ impl<'a> Lane<'a> {
         warm(&mut slots, raw.partition.number, &mut read_back, remembered)?;
         for rule in rules {
             let rows = kept.rows.len() as u64;
-            let applied = rule.apply(raw, now_ms, kept, &mut read_back)?;
-            by_version.push((Arc::clone(rule.version()), applied.decided(rows)));
+            let before = taps.wants(rule.name(), kept.rows.len()).then(|| kept.clone());
+            let start = Instant::now();
+            let applied = rule.apply(raw, now_ms, kept, &mut read_back);
+            metrics.note_time(rule.name(), start, applied.is_ok());
+            let applied = applied?;
+            if let Some(before) = before {
+                taps.show(raw, rule.name(), rule.version().sha256(), before, &applied);
+            }
+            by_version.push(rule.decided(rows, &applied));
             kept = applied.kept;
             rejects.extend(applied.rejects);
             if applied.dropped > 0 {
-                dropped.push((rule.name().into(), applied.dropped));
+                dropped.push((Arc::clone(rule.name()), applied.dropped));
             }
         }
         // In the order of the source, whichever stage rejected them.
@@ -526,7 +608,10 @@ impl<'a> Lane<'a> {
             rejected: &rejected,
             refuse: &refuse,
         };
-        let stored = self.sink.write(&write, &mut self.source)?;
+        let start = Instant::now();
+        let stored = self.sink.write(&write, &mut self.source);
+        self.metrics.note_time(SINK, start, stored.is_ok());
+        let stored = stored?;
         position.clone_from(&raw.next);
         Ok(stored)
     }
@@ -563,7 +648,8 @@ pub(crate) fn clock_ms() -> i64 {
 }
 
 impl Decided {
-    fn dropped_rows(&self) -> u64 {
+    /// Rows that the rules dropped.
+    pub fn dropped_rows(&self) -> u64 {
         self.dropped.iter().map(|(_, rows)| rows).sum()
     }
 
@@ -572,119 +658,5 @@ impl Decided {
         let decided =
             self.kept.rows.len() as u64 + self.rejects.len() as u64 + self.dropped_rows() + self.tombstones;
         assert_eq!(raw.len() as u64, decided, "read = written + rejected + dropped + tombstones");
-    }
-}
-
-/// What a lane has done.
-struct Account<'a> {
-    progress: &'a Progress,
-    /// What counts.
-    committed: Counts,
-    /// What a checkpoint will make count.
-    pending: Counts,
-}
-
-#[derive(Default)]
-struct Counts {
-    read: u64,
-    written: u64,
-    rejected: u64,
-    dropped: u64,
-    tombstones: u64,
-    rejected_by: BTreeMap<(Arc<str>, Arc<str>), u64>,
-    dropped_by: BTreeMap<Arc<str>, u64>,
-    /// Of what is pending only: what counts is in the versions' own tallies.
-    by_version: Vec<(Arc<Version>, DecidedRows)>,
-}
-
-impl<'a> Account<'a> {
-    fn new(progress: &'a Progress) -> Account<'a> {
-        Account { progress, committed: Counts::default(), pending: Counts::default() }
-    }
-
-    fn add(&mut self, raw: &RawBatch, decided: &Decided, stored: &Stored) {
-        let Stored { duplicates, refused } = stored;
-        let pending = &mut self.pending;
-        pending.read += raw.len() as u64;
-        pending.written += decided.kept.rows.len() as u64 - duplicates - refused.len() as u64;
-        pending.rejected += (decided.rejects.len() + refused.len()) as u64;
-        pending.dropped += decided.dropped_rows() + duplicates;
-        pending.tombstones += decided.tombstones;
-        for reject in decided.rejects.iter().chain(refused) {
-            let key = (Arc::clone(&reject.rule), Arc::clone(&reject.reason));
-            *pending.rejected_by.entry(key).or_default() += 1;
-        }
-        for (rule, rows) in &decided.dropped {
-            *pending.dropped_by.entry(Arc::clone(rule)).or_default() += rows;
-        }
-        for (version, rows) in &decided.by_version {
-            match pending.by_version.iter_mut().find(|(known, _)| Arc::ptr_eq(known, version)) {
-                Some((_, sum)) => sum.add(rows),
-                None => pending.by_version.push((Arc::clone(version), rows.clone())),
-            }
-        }
-        if *duplicates > 0 {
-            *pending.dropped_by.entry(SINK.into()).or_default() += duplicates;
-        }
-    }
-
-    /// What was added counts.
-    fn commit(&mut self, source: &Source) {
-        let pending = std::mem::take(&mut self.pending);
-        let Progress { rows_read, written, rejected, dropped, tombstones, .. } = self.progress;
-        let count = |total: &mut u64, shown: &AtomicU64, rows: u64| {
-            *total += rows;
-            shown.fetch_add(rows, Ordering::Relaxed);
-        };
-        let sum = &mut self.committed;
-        count(&mut sum.read, rows_read, pending.read);
-        count(&mut sum.written, written, pending.written);
-        count(&mut sum.rejected, rejected, pending.rejected);
-        count(&mut sum.dropped, dropped, pending.dropped);
-        count(&mut sum.tombstones, tombstones, pending.tombstones);
-        pending
-            .rejected_by
-            .into_iter()
-            .for_each(|(key, rows)| *sum.rejected_by.entry(key).or_default() += rows);
-        pending
-            .dropped_by
-            .into_iter()
-            .for_each(|(rule, rows)| *sum.dropped_by.entry(rule).or_default() += rows);
-        pending.by_version.iter().for_each(|(version, rows)| version.tally.add(rows));
-        let (done, total) = source.progress();
-        self.progress.bytes_done.store(done, Ordering::Relaxed);
-        self.progress.bytes_total.store(total.unwrap_or(0), Ordering::Relaxed);
-    }
-
-    /// What was added since the last checkpoint does not count.
-    fn discard(&mut self) {
-        self.pending = Counts::default();
-    }
-
-    fn has_pending(&self) -> bool {
-        self.pending.read > 0
-    }
-
-    fn summary(self) -> Summary {
-        let Counts { read, written, rejected, dropped, tombstones, rejected_by, dropped_by, .. } =
-            self.committed;
-        Summary {
-            read,
-            written,
-            rejected,
-            dropped,
-            tombstones,
-            rejected_by: (rejected_by.into_iter())
-                .map(|((rule, reason), count)| RejectedBy {
-                    rule: rule.to_string(),
-                    reason: reason.to_string(),
-                    count,
-                })
-                .collect(),
-            dropped_by: (dropped_by.into_iter())
-                .map(|(rule, count)| DroppedBy { rule: rule.to_string(), count })
-                .collect(),
-            ..Summary::default()
-        }
     }
 }

@@ -14,16 +14,19 @@
 //! - [`dead_letter`]: rejected rows with their original bytes and the reason
 //! - `kafka`: how to reach Kafka or Redpanda, for source and sink
 //! - [`error`]: what stops a pipeline, and the exit code it means
-//! - [`summary`]: what a run has done
+//! - `account`: what a lane has done; [`summary`]: what a run has done
+//! - [`metrics`]: what a pipeline shows of itself while it runs
 //! - [`state`]: files that outlive a process and are no data
 //! - [`shutdown`]: stopping on signals
 //! - `clock`: the time, which tests of a day make faster
 //! - `crash`: named points at which tests end the process
 //! - `service`: what runs beside the lanes
 //! - `http`: a pipeline over HTTP
+//! - `tap`: rows as they go by, for whoever looks
 //! - `attribution`: which versions of rules have decided a row
 //! - [`cli`]: the commands
 
+mod account;
 mod attribution;
 pub mod batch;
 pub mod cli;
@@ -36,6 +39,7 @@ mod http;
 mod kafka;
 pub mod lane;
 pub mod life;
+pub mod metrics;
 pub mod pipeline_file;
 pub mod rule;
 mod service;
@@ -44,4 +48,5 @@ pub mod sink;
 pub mod source;
 pub mod state;
 pub mod summary;
+mod tap;
 pub mod wasm;

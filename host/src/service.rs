@@ -9,17 +9,23 @@ use crate::error::{Error, Result};
 use crate::http::Server;
 use crate::lane::RunOptions;
 use crate::life::{self, Kind, Lives};
+use crate::metrics::{Metrics, PipelineStatus};
 use crate::pipeline_file::Loaded;
 use crate::rule::Rules;
 use crate::source::exchange::adapters::Adapters;
+use crate::tap::Taps;
 
-/// What can be replaced while a pipeline runs.
+/// What the lanes of a pipeline share: what can be replaced while they run, and what they show.
 #[derive(Clone)]
 pub struct Parts {
     /// Its rules.
     pub rules: Arc<Rules>,
     /// The adapters of its exchanges; none where it reads from elsewhere.
     pub adapters: Arc<Adapters>,
+    /// What the lanes show.
+    pub metrics: Arc<Metrics>,
+    /// Who looks at their rows.
+    pub taps: Arc<Taps>,
 }
 
 impl Parts {
@@ -31,7 +37,14 @@ impl Parts {
         Ok(Parts {
             rules: Rules::open_rules(loaded, options)?.into(),
             adapters: Adapters::open_adapters(loaded, options)?.into(),
+            metrics: Metrics::new(&loaded.pipeline).into(),
+            taps: Arc::default(),
         })
+    }
+
+    /// What the pipeline is at the moment.
+    pub fn status(&self) -> PipelineStatus {
+        self.metrics.status(self.rules.names(), self.adapters.names())
     }
 }
 

@@ -175,7 +175,7 @@ fn write_by_sink(table: &Table<'_>, client: usize, rows: &Rows, before: usize) -
     let pipeline_file::Sink::Timescale(config) = &table.loaded.pipeline.sink else {
         unreachable!("it is one")
     };
-    let patience = Patience { forever: false, shutdown: Shutdown::default() };
+    let patience = Patience { forever: false, shutdown: Shutdown::default(), lane: None };
     let place = Place {
         folder: &table.loaded.folder,
         guests: &table.loaded.folder,

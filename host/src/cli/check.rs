@@ -75,7 +75,7 @@ fn servers(path: &Path, guests: &Path) -> (Vec<Finding>, u8) {
     let found = |place: &str, sentences: &[String]| -> Vec<Finding> {
         sentences.iter().map(|sentence| loaded.finding(&[place], sentence)).collect()
     };
-    let patience = Patience { forever: false, shutdown: Shutdown::default() };
+    let patience = Patience { forever: false, shutdown: Shutdown::default(), lane: None };
     let place = Place {
         folder: &loaded.folder,
         guests,

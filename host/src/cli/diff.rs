@@ -175,7 +175,7 @@ fn compare(global: &Global, arguments: &Arguments, loaded: &Loaded, index: usize
         until_end: true,
         backfill: None,
         adapters: None,
-        patience: Patience { forever: false, shutdown: Shutdown::on_signals()? },
+        patience: Patience { forever: false, shutdown: Shutdown::on_signals()?, lane: None },
     };
     let Tail { batches, header } = tail::read(&loaded.pipeline, &place, arguments.rows as usize)?;
     if let Some(header) = header {

@@ -192,7 +192,7 @@ impl Filters {
 
 pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
     let shutdown = Shutdown::on_signals()?;
-    let patience = Patience { forever: false, shutdown: shutdown.clone() };
+    let patience = Patience { forever: false, shutdown: shutdown.clone(), lane: None };
     let file = match &arguments.action {
         Action::List(arguments) => &arguments.file,
         Action::Show(arguments) => &arguments.file,

@@ -8,13 +8,16 @@ mod deploy;
 mod diff;
 mod dlq;
 mod gaps;
+mod health;
 mod inspect;
 mod new;
 mod report;
 mod rules;
 mod run;
 mod schema;
+mod tap;
 mod test;
+mod top;
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
@@ -92,6 +95,9 @@ enum Command {
     Promote(deploy::PromoteArguments),
     Rollback(deploy::RollbackArguments),
     Rules(rules::Arguments),
+    Top(top::Arguments),
+    Tap(tap::Arguments),
+    Health(health::Arguments),
     Check(check::Arguments),
     Inspect(inspect::Arguments),
     Test(test::Arguments),
@@ -145,6 +151,9 @@ pub fn main() -> ExitCode {
         Command::Promote(arguments) => deploy::promote(&global, &arguments),
         Command::Rollback(arguments) => deploy::rollback(&global, &arguments),
         Command::Rules(arguments) => rules::run(&global, &arguments),
+        Command::Top(arguments) => top::run(&global, &arguments),
+        Command::Tap(arguments) => tap::run(&global, &arguments),
+        Command::Health(arguments) => health::run(&arguments),
         Command::Check(arguments) => check::run(&global, &arguments),
         Command::Inspect(arguments) => inspect::run(&global, &arguments),
         Command::Test(arguments) => test::run(&global, &arguments),

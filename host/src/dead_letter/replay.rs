@@ -116,7 +116,7 @@ pub fn run(
     let decoder = Decoder::new(&loaded.pipeline.decode)?;
     let rules = lane::open_rules(loaded, &components, &decoder)?;
     let schema = rules.last().map_or(decoder.schema(), Slot::schema).clone();
-    let patience = Patience { forever: options.wait, shutdown: shutdown.clone() };
+    let patience = Patience { forever: options.wait, shutdown: shutdown.clone(), lane: None };
     let Letters::Kafka(topic) = Letters::open(loaded, &patience)? else {
         unreachable!("a `kafka` sink has its dead letters in a topic")
     };

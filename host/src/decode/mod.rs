@@ -21,6 +21,7 @@ use arrow_schema::{Field, Schema, SchemaRef};
 
 use crate::batch::{Batch, Decoded, Kind, Payload, RawBatch, RawRow, Reject, compacted};
 use crate::error::{Error, Result};
+use crate::metrics::DECODE;
 use crate::pipeline_file::{Column, ColumnSet, Columns, Decode, Format};
 use column::{ColumnBuilder, Rows};
 
@@ -161,7 +162,7 @@ impl Decoder {
             rows: Rows::new(builders),
             keys: Keys::new(&columns, decode.format)?,
             csv: csv::Csv::default(),
-            rule: "decode".into(),
+            rule: DECODE.into(),
             reasons: REASONS.map(Arc::from),
         })
     }

@@ -1,13 +1,15 @@
 //! `/api/v1`: the rules and the exchanges of a pipeline, and how their components are replaced.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::OpenApi;
 use utoipa::{IntoParams, ToSchema};
@@ -16,8 +18,10 @@ use utoipa_axum::routes;
 
 use super::token::Token;
 use crate::life::{Kind, Lives, Origin, Outcome, PartStatus, Refusal};
+use crate::metrics::{DECODE, PipelineStatus};
 use crate::pipeline_file::Span;
 use crate::service::Parts;
+use crate::tap::{Filter, ROWS_PER_SECOND_MAX, Verdict};
 
 /// How long a client may take to send a component: 32 MiB at 5 Mbit/s.
 const UPLOAD_TIME: Duration = Duration::from_secs(60);
@@ -39,17 +43,13 @@ pub struct Problem {
     pub error: String,
 }
 
-/// A pipeline that runs.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct PipelineStatus {
-    /// Its name.
-    pub pipeline: String,
-    /// The version of the program.
-    pub version: String,
-    /// Its rules, in the order in which a row meets them.
-    pub rules: Vec<String>,
-    /// Its exchanges.
-    pub exchanges: Vec<String>,
+/// Whether a pipeline does what it should.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Readiness {
+    /// Whether all of its lanes are ready.
+    pub ready: bool,
+    /// Why not, in a sentence for each lane.
+    pub why: Vec<String>,
 }
 
 /// What became of a change.
@@ -84,6 +84,10 @@ pub(super) fn router(pipeline: String, parts: Parts, token: Token) -> Router {
     let document = describe(open_api);
     router
         .route("/api/v1/openapi.json", routing::get(|| async { Json(document) }))
+        .route("/api/v1/tap", routing::get(tap))
+        .route("/metrics", routing::get(metrics))
+        .route("/livez", routing::get(|| async { "ok\n" }))
+        .route("/readyz", routing::get(readyz))
         .fallback(|| async {
             fault(StatusCode::NOT_FOUND, "there is nothing here; `/api/v1/openapi.json` says what there is")
         })
@@ -118,15 +122,88 @@ fn describe(mut document: OpenApi) -> OpenApi {
     document
 }
 
+/// For Prometheus.
+async fn metrics(State(api): State<Api>) -> Response {
+    let parts = &api.parts;
+    let mut all = parts.rules.status();
+    all.extend(parts.adapters.status());
+    let text = parts.metrics.text(&parts.status(), &all);
+    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response()
+}
+
+/// Rows as they go by, a line of JSON each, until the client goes.
+async fn tap(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Query(wanted): Query<Vec<(String, String)>>,
+) -> Result<Response, Fault> {
+    authorize(&api, &headers)?;
+    let filter = filter(&api, wanted).map_err(|sentence| fault(StatusCode::BAD_REQUEST, sentence))?;
+    let Some(tap) = api.parts.taps.open(filter.rule.clone()) else {
+        let sentence = "four look at the rows of this pipeline already, which is the most";
+        return Err(fault(StatusCode::TOO_MANY_REQUESTS, sentence));
+    };
+    let (sender, mut lines) = tokio::sync::mpsc::channel(1);
+    tokio::task::spawn_blocking(move || {
+        tap.follow(&filter, |text| match text.is_empty() {
+            true => !sender.is_closed(),
+            false => sender.blocking_send(Ok::<_, Infallible>(Bytes::from(text))).is_ok(),
+        });
+    });
+    let body = Body::from_stream(futures_util::stream::poll_fn(move |context| lines.poll_recv(context)));
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+/// Which rows a client wants to see, from the pairs of its query; every `where` is a column and a value.
+fn filter(api: &Api, wanted: Vec<(String, String)>) -> Result<Filter, String> {
+    let mut filter = Filter { rows_per_second: ROWS_PER_SECOND_MAX, ..Filter::default() };
+    for (key, value) in wanted {
+        match &*key {
+            "rule" => {
+                if value != DECODE {
+                    api.parts.rules.status_of(&value).map_err(|refusal| refusal.to_string())?;
+                }
+                filter.rule = Some(value);
+            }
+            "verdict" => {
+                let verdict = Verdict::from_str(&value, false);
+                filter.verdict = Some(verdict.map_err(|_| {
+                    format!("the verdict `{value}` is none: expected `kept`, `rejected` or `dropped`")
+                })?);
+            }
+            "reason" => filter.reason = Some(value),
+            "where" => {
+                let (column, value) =
+                    value.split_once('=').ok_or_else(|| format!("`{value}` is not `column=value`"))?;
+                filter.columns.push((column.into(), value.into()));
+            }
+            "rows_per_second" => {
+                let rows = value.parse().ok().filter(|rows| (1..=ROWS_PER_SECOND_MAX).contains(rows));
+                filter.rows_per_second = rows.ok_or_else(|| {
+                    format!("`rows_per_second` must be 1 to {ROWS_PER_SECOND_MAX}, but is `{value}`")
+                })?;
+            }
+            _ => {
+                return Err(format!(
+                    "`{key}` means nothing here; `rule`, `verdict`, `reason`, `where` and `rows_per_second` do"
+                ));
+            }
+        }
+    }
+    Ok(filter)
+}
+
+/// Whether all lanes do what they should, and why not.
+async fn readyz(State(api): State<Api>) -> Response {
+    let why = api.parts.status().obstacles();
+    let status = if why.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready: why.is_empty(), why })).into_response()
+}
+
 /// The pipeline that answers here
 #[utoipa::path(get, path = "/api/v1/pipeline", responses((status = 200, body = PipelineStatus)))]
 async fn pipeline(State(api): State<Api>) -> Json<PipelineStatus> {
-    Json(PipelineStatus {
-        pipeline: api.pipeline.to_string(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        rules: api.parts.rules.names(),
-        exchanges: api.parts.adapters.names(),
-    })
+    Json(api.parts.status())
 }
 
 /// The rules, their versions, and what these have decided

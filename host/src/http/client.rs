@@ -3,16 +3,19 @@
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
-use super::api::Problem;
+use super::api::{Problem, Readiness};
 use super::token;
 use crate::error::{Error, Result};
 use crate::pipeline_file::{Http, Loaded};
 
 /// How long a host may take to answer: to compile a Python rule on a busy machine, twice.
 const ANSWER_TIME: Duration = Duration::from_secs(180);
+
+/// How long an answer may last that does not end: longer than any host lets it.
+const FOLLOW_TIME: Duration = Duration::from_secs(3_600);
 
 /// How long a host may take to accept a connection.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -80,6 +83,14 @@ impl Host {
         self.send(self.client.request(Method::GET, format!("{}{path}", self.url)))
     }
 
+    /// Asks for something that must come within this time.
+    ///
+    /// # Errors
+    /// As for [`Host::change`].
+    pub fn get_within<T: DeserializeOwned>(&self, path: &str, time: Duration) -> Result<T> {
+        self.send(self.client.request(Method::GET, format!("{}{path}", self.url)).timeout(time))
+    }
+
     /// Changes something.
     ///
     /// # Errors
@@ -91,37 +102,110 @@ impl Host {
         self.send(request.bearer_auth(token).header("content-type", "application/wasm").body(body))
     }
 
-    fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
-        let Host { url, pipeline, .. } = self;
+    /// Gives the lines of an answer that does not end, as they come, until `each` says that it has enough or the host ends
+    /// the answer. `each` is called with nothing when none has come for a quarter of a second.
+    ///
+    /// # Errors
+    /// As for [`Host::change`], and what `each` says.
+    pub fn follow(
+        &self,
+        path: &str,
+        pairs: &[(&str, String)],
+        each: &mut dyn FnMut(&[u8]) -> Result<bool>,
+    ) -> Result<bool> {
+        let token = self.token.clone()?;
+        let request = self.client.request(Method::GET, format!("{}{path}", self.url));
+        let request = request.query(pairs).bearer_auth(token).timeout(FOLLOW_TIME);
         self.runtime.block_on(async {
-            let nobody = |error: reqwest::Error| {
-                let what = if error.is_connect() {
-                    "nobody answers there".into()
-                } else {
-                    error.without_url().to_string()
+            let mut response = self.answer(request).await?;
+            let mut begun = Vec::new();
+            loop {
+                let chunk = match tokio::time::timeout(Duration::from_millis(250), response.chunk()).await {
+                    // The host has ended: whoever asks again is told so.
+                    Ok(Ok(None) | Err(_)) => return Ok(true),
+                    Ok(Ok(Some(chunk))) => chunk,
+                    Err(_) if each(&[])? => continue,
+                    Err(_) => return Ok(false),
                 };
-                Error::Surroundings(format!(
-                    "the pipeline `{pipeline}` cannot be asked at {url}: {what}; is it running?"
-                ))
-            };
-            let response = request.send().await.map_err(nobody)?;
-            let status = response.status();
-            let bytes = response.bytes().await.map_err(nobody)?;
-            let strange = || {
-                Error::Surroundings(format!(
-                    "what answers at {url} is not the pipeline `{pipeline}`: status {status}"
-                ))
-            };
-            if status.is_success() {
-                return serde_json::from_slice(&bytes).map_err(|_| strange());
+                begun.extend_from_slice(&chunk);
+                while let Some(end) = memchr::memchr(b'\n', &begun) {
+                    let line: Vec<u8> = begun.drain(..=end).collect();
+                    if !each(&line)? {
+                        return Ok(false);
+                    }
+                }
             }
-            let Ok(Problem { error }) = serde_json::from_slice(&bytes) else { return Err(strange()) };
-            Err(match status.as_u16() {
-                401 | 507 => Error::Surroundings(error),
-                400 | 404 | 413 | 422 => Error::Files(error),
-                _ => Error::Running(error),
-            })
         })
+    }
+
+    fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
+        self.runtime.block_on(async {
+            let response = self.answer(request).await?;
+            let status = response.status();
+            let bytes = response.bytes().await.map_err(|error| self.nobody(error))?;
+            serde_json::from_slice(&bytes).map_err(|_| self.strange(status))
+        })
+    }
+
+    /// An answer that is none of a failure.
+    async fn answer(&self, request: RequestBuilder) -> Result<Response> {
+        let response = request.send().await.map_err(|error| self.nobody(error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let bytes = response.bytes().await.map_err(|error| self.nobody(error))?;
+        let Ok(Problem { error }) = serde_json::from_slice(&bytes) else { return Err(self.strange(status)) };
+        Err(match status.as_u16() {
+            401 | 507 => Error::Surroundings(error),
+            400 | 404 | 413 | 422 => Error::Files(error),
+            _ => Error::Running(error),
+        })
+    }
+
+    fn nobody(&self, error: reqwest::Error) -> Error {
+        let what = match error.is_connect() {
+            true => "nobody answers there".into(),
+            false => error.without_url().to_string(),
+        };
+        let Host { url, pipeline, .. } = self;
+        Error::Surroundings(format!(
+            "the pipeline `{pipeline}` cannot be asked at {url}: {what}; is it running?"
+        ))
+    }
+
+    fn strange(&self, status: StatusCode) -> Error {
+        let Host { url, pipeline, .. } = self;
+        Error::Surroundings(format!(
+            "what answers at {url} is not the pipeline `{pipeline}`: status {status}"
+        ))
+    }
+}
+
+/// How long a host may take to say whether it is well: what asks does so every few seconds.
+const HEALTH_TIME: Duration = Duration::from_secs(5);
+
+/// Asks a host whether it is ready, or only whether it answers.
+///
+/// # Errors
+/// [`Error::Running`] when it is not ready, with why; [`Error::Surroundings`] when nobody answers.
+pub fn health(address: &str, is_live: bool) -> Result<()> {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let url = format!("http://{}/{}", reachable(address), if is_live { "livez" } else { "readyz" });
+    let nobody =
+        |error: &dyn std::fmt::Display| Error::Surroundings(format!("{url} does not answer: {error}"));
+    let client = Client::builder().timeout(HEALTH_TIME).no_proxy().build().map_err(|error| nobody(&error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let asked = async {
+        let response = client.get(&url).send().await?;
+        Ok::<_, reqwest::Error>((response.status(), response.bytes().await?))
+    };
+    let answer = runtime.map_err(|error| nobody(&error))?.block_on(asked);
+    let (status, bytes) = answer.map_err(|error| nobody(&error.without_url()))?;
+    match serde_json::from_slice::<Readiness>(&bytes) {
+        _ if status.is_success() => Ok(()),
+        Ok(readiness) => Err(Error::Running(readiness.why.join("; "))),
+        Err(_) => Err(nobody(&format!("what is there is no pipeline, and answers {status}"))),
     }
 }
 

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use super::candidate::{Candidate, Comparison};
 use super::shelf::{KEPT_MAX, KeptPart, Origin, Record, Shelf};
-use super::version::{Tally, Version, lock};
+use super::version::{Calls, Tally, Version, lock};
 use super::{Code, Kind, What};
 use crate::error::Result;
 use crate::lane::{DeployedIn, RunOptions};
@@ -64,6 +64,8 @@ struct Life<C> {
     /// What is known of the versions, the newest last.
     records: Vec<Record>,
     tallies: Vec<Arc<Tally>>,
+    /// How many versions were taken back since the process began.
+    taken_back: u64,
     /// The generation in which the current version began.
     began: u64,
 }
@@ -134,6 +136,8 @@ pub struct PartStatus {
     pub candidate: Option<CandidateStatus>,
     /// Its versions, the newest last.
     pub versions: Vec<VersionStatus>,
+    /// How many versions were taken back since the process began.
+    pub taken_back: u64,
 }
 
 /// A candidate, for a user of the API.
@@ -149,6 +153,8 @@ pub struct CandidateStatus {
     pub is_running: bool,
     /// Mean time of its calls in nanoseconds a row.
     pub ns_per_row: f64,
+    /// Its calls.
+    pub calls: Calls,
     /// What it would have decided otherwise.
     #[serde(flatten)]
     pub comparison: Comparison,
@@ -169,6 +175,8 @@ pub struct VersionStatus {
     pub dropped: u64,
     /// Mean time of its calls in nanoseconds a row.
     pub ns_per_row: f64,
+    /// Its calls, also those for rows that do not count.
+    pub calls: Calls,
     /// Rows on which it failed, also those that were decided again.
     pub failed_rows: u64,
     /// The longest time that a lane has stood still to go over to it, in microseconds.
@@ -396,6 +404,7 @@ impl<K: Kind> Lives<K> {
         if let Some(record) = parts[index].record(version.sha256()) {
             record.taken_back = Some(what.to_owned());
         }
+        parts[index].taken_back += 1;
         self.begin(&mut parts[index], previous, None, None);
         self.write(&mut parts, "taking a version back");
         true
@@ -733,6 +742,7 @@ impl<C: Code> Life<C> {
             probation_until_ms,
             records,
             tallies,
+            taken_back: 0,
             began: 0,
         };
         opened.trim();
@@ -796,6 +806,7 @@ impl<C: Code> Life<C> {
                     .collect(),
                 dropped: decided.dropped,
                 ns_per_row: tally.map_or(0.0, |tally| tally.ns_per_row()),
+                calls: tally.map(|tally| tally.calls()).unwrap_or_default(),
                 failed_rows: tally.map_or(0, |tally| tally.failed_rows()),
                 pause_us: tally.map_or(0, |tally| tally.pause_us()),
             }
@@ -806,6 +817,7 @@ impl<C: Code> Life<C> {
             until_ms: candidate.until_ms,
             is_running: candidate.is_running(now_ms),
             ns_per_row: candidate.version.tally.ns_per_row(),
+            calls: candidate.version.tally.calls(),
             comparison: candidate.comparison(),
         };
         PartStatus {
@@ -817,6 +829,7 @@ impl<C: Code> Life<C> {
             probation_until_ms: self.probation_until_ms,
             candidate: self.candidate.as_ref().map(candidate),
             versions: self.records.iter().map(version).collect(),
+            taken_back: self.taken_back,
         }
     }
 }

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
 use super::Code;
 use super::shelf::Origin;
 use crate::wasm;
@@ -51,6 +54,15 @@ pub struct Decided {
     pub rejected: BTreeMap<Arc<str>, u64>,
     /// Rows that it dropped.
     pub dropped: u64,
+}
+
+/// Calls of a version.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Calls {
+    /// Rows of all calls.
+    pub rows: u64,
+    /// Time of all calls, the border included.
+    pub seconds: f64,
 }
 
 impl<C: Code> Version<C> {
@@ -134,10 +146,16 @@ impl Tally {
         lock(&self.decided).clone()
     }
 
+    /// Its calls.
+    pub fn calls(&self) -> Calls {
+        let (ns, rows) = (self.ns.load(Ordering::Relaxed), self.rows.load(Ordering::Relaxed));
+        Calls { rows, seconds: ns as f64 / 1e9 }
+    }
+
     /// Mean time of its calls, the border included, in nanoseconds a row.
     pub fn ns_per_row(&self) -> f64 {
-        let (ns, rows) = (self.ns.load(Ordering::Relaxed), self.rows.load(Ordering::Relaxed));
-        if rows == 0 { 0.0 } else { ns as f64 / rows as f64 }
+        let Calls { rows, seconds } = self.calls();
+        if rows == 0 { 0.0 } else { seconds * 1e9 / rows as f64 }
     }
 
     /// Rows on which it failed, also those that were decided again.

@@ -53,7 +53,7 @@ pub struct Listen {
     /// The address: `127.0.0.1:9101`.
     pub address: String,
     /// A file with the token that whoever changes something must show, relative to the pipeline file. An address that
-    /// others can reach needs one; elsewhere a token is made in the state folder.
+    /// others can reach needs one; elsewhere, and where this is empty, a token is made in the state folder.
     pub token_file: Option<String>,
 }
 
@@ -70,7 +70,7 @@ impl Http {
     pub fn token_file(&self) -> Option<&str> {
         match self {
             Http::Address(_) => None,
-            Http::Listen(listen) => listen.token_file.as_deref(),
+            Http::Listen(listen) => listen.token_file.as_deref().filter(|path| !path.is_empty()),
         }
     }
 }

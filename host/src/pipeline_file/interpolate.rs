@@ -1,7 +1,8 @@
 //! Variables and secret files in the values of a pipeline file.
 //!
-//! `${NAME}`, `${NAME:-default}`, `${NAME:?message}`, `${file:/run/secrets/name}`; `$$` is a dollar. What
-//! they stand for never appears in a message: messages show the text as the file has it.
+//! `${NAME}`, `${NAME:-default}`, `${NAME:?message}`, `${file:/run/secrets/name}`; `$$` is a dollar. A variable that is
+//! not set is read from the file that `NAME_FILE` names, as in images of databases. What they stand for never appears in a
+//! message: messages show the text as the file has it.
 
 use std::io::Read;
 use std::path::Path;
@@ -54,7 +55,10 @@ fn value(reference: &str, values: &Values<'_>) -> Result<String, String> {
             "`${{{reference}}}` does not name a variable; write `$$` where a dollar is meant"
         ));
     }
-    let found = (values.variable)(name);
+    let found = match (values.variable)(name) {
+        None => of_file(name, values)?,
+        found => found,
+    };
     match otherwise.split_at_checked(2) {
         None if otherwise.is_empty() => found.ok_or_else(|| {
             format!("the variable `{name}` is not set; set it, or write `${{{name}:-default}}`")
@@ -72,6 +76,14 @@ fn value(reference: &str, values: &Values<'_>) -> Result<String, String> {
             "`${{{reference}}}`: after the name comes `}}`, `:-` with a default or `:?` with a message"
         )),
     }
+}
+
+/// The secret in the file that `NAME_FILE` names.
+fn of_file(name: &str, values: &Values<'_>) -> Result<Option<String>, String> {
+    let variable = format!("{name}_FILE");
+    let Some(path) = (values.variable)(&variable).filter(|path| !path.is_empty()) else { return Ok(None) };
+    let wrong = |reason| format!("the file `{path}`, which the variable `{variable}` names: {reason}");
+    secret(&values.folder.join(&path)).map(Some).map_err(wrong)
 }
 
 fn is_variable_name(name: &str) -> bool {
@@ -151,6 +163,27 @@ mod tests {
             assert_eq!(apply(text), Err(expected.into()), "{text}");
         }
         assert!(apply("${file:missing}").unwrap_err().starts_with("`${file:missing}`: "));
+    }
+
+    #[test]
+    fn a_variable_that_is_not_set_is_read_from_the_file_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("secret"), "canary\n").unwrap();
+        let variable = |name: &str| match name {
+            "URL_FILE" | "HOST_FILE" => Some("secret".into()),
+            "HOST" => Some("broker".into()),
+            "LOST_FILE" => Some("/nowhere/secret".into()),
+            "NONE_FILE" => Some(String::new()),
+            _ => None,
+        };
+        let values = Values { variable: &variable, folder: folder.path() };
+        let apply = |text: &str| interpolate(text, &values);
+        assert_eq!(apply("${URL}, ${URL:-other}"), Ok(Some("canary, canary".into())));
+        assert_eq!(apply("${HOST}"), Ok(Some("broker".into())), "a variable that is set counts");
+        assert_eq!(apply("${NONE:-default}"), Ok(Some("default".into())));
+        let error = apply("${LOST:-default}").unwrap_err();
+        let expected = "the file `/nowhere/secret`, which the variable `LOST_FILE` names: ";
+        assert!(error.starts_with(expected), "{error}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub use component::{CONTRACT, Component, Description, InputColumn};
 pub use instance::Instance;
 pub use rules::Rules;
 pub use slot::{Applied, Slot, warm};
-pub use stage::Stage;
+pub use stage::{OfVersion, Stage};
 pub use warming::Beside;
 
 /// A version of a rule.

@@ -15,6 +15,17 @@ use crate::error::{Error, Result};
 use crate::life::{Decided, refused_rows_max};
 use crate::pipeline_file;
 
+/// What a version of a rule has decided.
+#[derive(Clone)]
+pub struct OfVersion {
+    /// The rule's name in the pipeline file.
+    pub rule: Arc<str>,
+    /// The version.
+    pub version: Arc<Version>,
+    /// What it has decided.
+    pub decided: Decided,
+}
+
 /// A rule in a lane.
 pub struct Stage {
     rule: pipeline_file::Rule,
@@ -52,8 +63,17 @@ impl Stage {
     }
 
     /// The rule's name in the pipeline file.
-    pub fn name(&self) -> &str {
-        &self.rule.name
+    pub fn name(&self) -> &Arc<str> {
+        self.live.shared_name()
+    }
+
+    /// What its version has decided of a batch of so many rows.
+    pub fn decided(&self, rows: u64, applied: &Applied) -> OfVersion {
+        OfVersion {
+            rule: Arc::clone(self.name()),
+            version: Arc::clone(&self.version),
+            decided: applied.decided(rows),
+        }
     }
 
     /// The columns after this rule.

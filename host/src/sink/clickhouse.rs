@@ -170,8 +170,9 @@ impl ClickhouseSink {
             .waiting
             .entry(write.partition.clone())
             .or_insert_with(|| Waiting::new(write, source.plan(write.partition)));
+        let before = waiting.bytes();
         let refused = waiting.add(write, &self.rows, &self.letters);
-        Ok(Stored { duplicates: 0, refused })
+        Ok(Stored { duplicates: 0, refused, bytes: (waiting.bytes() - before) as u64 })
     }
 
     /// Whether rows wait that are not inserted.

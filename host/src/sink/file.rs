@@ -131,7 +131,7 @@ impl FileSink {
     }
 
     /// Writes rows and dead letters, then the sidecar that makes them count.
-    pub fn write(&mut self, write: &Write<'_>) -> Result<()> {
+    pub fn write(&mut self, write: &Write<'_>) -> Result<u64> {
         let known = self.position(write.partition);
         if known.next_offset != write.expected.next_offset {
             return Err(Error::Running(format!(
@@ -144,7 +144,8 @@ impl FileSink {
             )));
         }
         let mut sidecar = self.sidecar.clone();
-        sidecar.stored = self.write_rows(write.kept)?;
+        let bytes;
+        (sidecar.stored, bytes) = self.write_rows(write.kept)?;
         let dead_letter_bytes = self.dead_letters.write(write.rejected)?;
         if let Some(length) = &mut sidecar.dead_letter {
             length.bytes = dead_letter_bytes;
@@ -156,22 +157,22 @@ impl FileSink {
         }
         self.dead_letters.commit(dead_letter_bytes);
         self.sidecar = sidecar;
-        Ok(())
+        Ok(bytes)
     }
 
-    /// Puts rows on the disk and returns how much there is with them.
-    fn write_rows(&mut self, kept: &RecordBatch) -> Result<Stored> {
+    /// Puts rows on the disk and returns how much there is with them, and how many bytes they are.
+    fn write_rows(&mut self, kept: &RecordBatch) -> Result<(Stored, u64)> {
         match (&mut self.data, self.sidecar.stored) {
             (Data::Jsonl(file), _) => {
                 let mut lines = Vec::new();
                 json::append_lines(kept, &mut lines);
-                Ok(Stored::Jsonl { bytes: file.append(&lines)? })
+                Ok((Stored::Jsonl { bytes: file.append(&lines)? }, lines.len() as u64))
             }
             (Data::Parquet { folder, .. }, Stored::Parquet { parts }) if kept.num_rows() > 0 => {
-                write_part(folder, parts, kept)?;
-                Ok(Stored::Parquet { parts: parts + 1 })
+                let bytes = write_part(folder, parts, kept)?;
+                Ok((Stored::Parquet { parts: parts + 1 }, bytes))
             }
-            (Data::Parquet { .. }, stored) => Ok(stored),
+            (Data::Parquet { .. }, stored) => Ok((stored, 0)),
         }
     }
 
@@ -365,8 +366,8 @@ fn part_path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("part-{number:010}.parquet"))
 }
 
-/// Writes one part. It has its name only when it is whole, for whoever reads the folder meanwhile.
-fn write_part(folder: &Path, number: u64, kept: &RecordBatch) -> Result<()> {
+/// Writes one part, and gives its size in bytes. It has its name only when it is whole, for whoever reads the folder meanwhile.
+fn write_part(folder: &Path, number: u64, kept: &RecordBatch) -> Result<u64> {
     let path = part_path(folder, number);
     let unfinished = beside(&path, ".tmp");
     let mut bytes = Vec::new();
@@ -378,7 +379,8 @@ fn write_part(folder: &Path, number: u64, kept: &RecordBatch) -> Result<()> {
     });
     encoded.map_err(|error| Error::Running(format!("cannot encode `{}`: {error}", path.display())))?;
     write_synced(&unfinished, &bytes)?;
-    fs::rename(&unfinished, &path).map_err(|error| io_error("write", &path, &error))
+    fs::rename(&unfinished, &path).map_err(|error| io_error("write", &path, &error))?;
+    Ok(bytes.len() as u64)
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -302,9 +302,11 @@ impl KafkaSink {
                 record = record.key(key_text.as_slice());
             }
             record.headers = headers.clone();
+            stored.bytes += (value.len() + key_text.len() + weight) as u64;
             self.send(record, source)?;
         }
         for dead_letter in write.rejected {
+            stored.bytes += dead_letter.payload.len() as u64;
             self.send_dead_letter(dead_letter, source)?;
         }
         self.producer.poll(Duration::ZERO);

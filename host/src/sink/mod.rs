@@ -57,6 +57,8 @@ pub struct Stored {
     pub duplicates: u64,
     /// Those that can never be stored: they are in the dead letter.
     pub refused: Vec<Reject>,
+    /// Bytes of rows and dead letters that went to the sink; none of SQLite, which takes values.
+    pub bytes: u64,
 }
 
 /// Makes ready, on whatever thread, what [`Sink::reading`] needs, as far as it takes time.
@@ -223,8 +225,8 @@ impl Sink {
             Sink::Clickhouse(sink) => return sink.write(write, source),
             Sink::Timescale(sink) => sink.write(write, source)?,
             Sink::Sqlite(sink) => sink.write(write)?,
-            Sink::File(sink) => sink.write(write).map(|()| Stored::default())?,
-            Sink::Stdout(sink) => sink.write(write).map(|()| Stored::default())?,
+            Sink::File(sink) => Stored { bytes: sink.write(write)?, ..Stored::default() },
+            Sink::Stdout(sink) => Stored { bytes: sink.write(write)?, ..Stored::default() },
         };
         source.note_written(write.partition, write.next);
         Ok(stored)
@@ -245,6 +247,14 @@ impl Sink {
             Sink::Kafka(sink) => sink.is_due(has_more),
             Sink::Clickhouse(sink) => sink.is_due(),
             Sink::Sqlite(_) | Sink::File(_) | Sink::Timescale(_) | Sink::Stdout(_) => true,
+        }
+    }
+
+    /// Connections that were lost or ended, and made again.
+    pub fn reconnects(&self) -> u64 {
+        match self {
+            Sink::Timescale(sink) => sink.reconnects(),
+            Sink::Kafka(_) | Sink::Clickhouse(_) | Sink::Sqlite(_) | Sink::File(_) | Sink::Stdout(_) => 0,
         }
     }
 

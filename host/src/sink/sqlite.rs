@@ -236,7 +236,7 @@ impl SqliteSink {
             DeadLetters::Table { .. } => {}
         }
         let refused = refused.into_iter().map(|dead_letter| dead_letter.reject.into_owned()).collect();
-        Ok(Stored { duplicates, refused })
+        Ok(Stored { duplicates, refused, bytes: 0 })
     }
 
     /// Reads the last rows back.

@@ -28,12 +28,13 @@ impl StdoutSink {
     }
 
     /// Writes the dead letters and then the rows, each whole batch at once.
-    pub fn write(&mut self, write: &Write<'_>) -> Result<()> {
+    pub fn write(&mut self, write: &Write<'_>) -> Result<u64> {
         let length = self.dead_letters.write(write.rejected)?;
         self.dead_letters.commit(length);
         let mut lines = Vec::new();
         json::append_lines(write.kept, &mut lines);
-        write_stdout(&lines)
+        write_stdout(&lines)?;
+        Ok(lines.len() as u64)
     }
 }
 

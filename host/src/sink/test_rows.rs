@@ -79,7 +79,7 @@ pub fn pipeline(sink: &str, dead_letter: Option<&str>) -> Pipeline {
 
 /// Opens the sink of a pipeline whose file is in `folder`.
 pub fn open_sink(pipeline: &Pipeline, folder: &Path) -> Result<Sink> {
-    let patience = Patience { forever: false, shutdown: Shutdown::default() };
+    let patience = Patience { forever: false, shutdown: Shutdown::default(), lane: None };
     let place = Place {
         folder,
         guests: folder,

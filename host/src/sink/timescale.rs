@@ -34,7 +34,7 @@ use super::{Preparation, Prepared, Reading, Stored, Write};
 use crate::batch::{Partition, Position};
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, Result};
-use crate::lane::Place;
+use crate::lane::{Patience, Place};
 use crate::pipeline_file::{self, Pipeline, Remember, TimescaleSink as Config, meaning};
 use crate::shutdown::Shutdown;
 use crate::source::Source;
@@ -95,6 +95,8 @@ pub struct TimescaleSink {
     has_group: bool,
     /// None after a failure, until the lane has gone back.
     session: Option<Session>,
+    /// How often it was connected again.
+    reconnects: u64,
     /// How many batches go by way of the temporary table before COPY is tried again, and how many after the next time
     /// that it meets a key.
     merges: u32,
@@ -124,9 +126,10 @@ impl TimescaleSink {
                         sink.server.address
                     )));
                 }
-                Err(Unopened::Refused(error)) => waiting.say(&error.to_string()),
-                Err(Unopened::Later(reason)) if place.patience.forever => waiting.say(&reason),
-                Err(Unopened::Later(_)) => {}
+                Err(Unopened::Refused(error)) => {
+                    waiting.say_while_opening(&error.to_string(), &place.patience)
+                }
+                Err(Unopened::Later(reason)) => waiting.say_while_opening(&reason, &place.patience),
             }
             sink.pause(&mut waiting, None)?;
         };
@@ -152,6 +155,7 @@ impl TimescaleSink {
             wanted,
             has_group: matches!(pipeline.source, pipeline_file::Source::Kafka(_)),
             session: None,
+            reconnects: 0,
             merges: 0,
             next_merges: 1,
         })
@@ -224,10 +228,12 @@ impl TimescaleSink {
                 Err(failed) => way = self.next_way(&session, way, failed, write)?,
             }
         };
+        let bytes = session.take_sent_bytes();
         self.session = Some(session);
         self.note(way);
         let all = refused.into_iter().chain(done.refused);
         Ok(Stored {
+            bytes,
             duplicates: done.duplicates,
             refused: all.map(|dead_letter| dead_letter.reject.into_owned()).collect(),
         })
@@ -326,6 +332,11 @@ impl TimescaleSink {
         }
     }
 
+    /// How often it was connected again.
+    pub fn reconnects(&self) -> u64 {
+        self.reconnects
+    }
+
     /// After an [`Error::Rewind`]: a new connection, for as long as it takes.
     pub fn recover(&mut self, source: &mut Source) -> Result<()> {
         self.session = None;
@@ -334,6 +345,7 @@ impl TimescaleSink {
             match self.connect(Some(source)) {
                 Ok(session) => {
                     self.session = Some(session);
+                    self.reconnects += 1;
                     return Ok(());
                 }
                 Err(Unopened::Never(error) | Unopened::Refused(error)) => return Err(error),
@@ -469,6 +481,14 @@ struct Waiting {
 }
 
 impl Waiting {
+    /// Says what the start waits for; in the log only when it will wait for ever.
+    fn say_while_opening(&mut self, reason: &str, patience: &Patience) {
+        patience.say(reason);
+        if patience.forever {
+            self.say(reason);
+        }
+    }
+
     /// Says each trouble once.
     fn say(&mut self, reason: &str) {
         if self.said != reason {

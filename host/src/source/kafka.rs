@@ -6,22 +6,23 @@
 //! and taken when its position is known.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::statistics::Broker;
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 
-use super::{CUT_BYTES, Limits, Next, Plan, Start};
+use super::{CUT_BYTES, Lag, Limits, Next, Plan, Start};
 use crate::batch::{Partition, Payload, Position, RawBatch, RawRow};
 use crate::error::{Error, Result};
 use crate::kafka::{ASK, Cluster, Heard, OUTCOME, client_config, is_lost, list, partitions, refused};
-use crate::lane::Place;
+use crate::lane::{Place, clock_ms};
 use crate::pipeline_file::{Deleted, KafkaSource as Config, Pipeline, Sink, Start as StartAt};
 
 /// Messages that librdkafka fetches ahead for a lane: a second of work at 80,000 rows a second.
@@ -48,6 +49,10 @@ const PLANNED: &str = "planned to ";
 
 /// See [`PLANNED`].
 const AS: &str = " as ";
+
+/// How often librdkafka says how far it is: a person does not look more often, and for 64 partitions each time is a
+/// millisecond.
+const STATISTICS_MS: &str = "2000";
 
 /// A member of a consumer group.
 pub struct KafkaSource {
@@ -89,6 +94,8 @@ struct Assigned {
     rows: Vec<RawRow>,
     /// When the first of them came.
     since: Option<Instant>,
+    /// When the broker got the first row of the newest batch, milliseconds since 1970.
+    sent_ms: Option<i64>,
     is_at_end: bool,
     /// See [`Start::planned`].
     plan: Option<Plan>,
@@ -308,6 +315,7 @@ impl KafkaSource {
                 bytes: Vec::new(),
                 rows: Vec::new(),
                 since: None,
+                sent_ms: None,
                 is_at_end: false,
                 plan,
                 planned: plan.map(|plan| plan.end),
@@ -726,6 +734,33 @@ impl KafkaSource {
         }
     }
 
+    /// How far its partitions are behind, of those of which the broker has said how long they are.
+    pub fn lags(&self) -> Vec<Lag> {
+        let heard = self.consumer.context().heard_of();
+        let now_ms = clock_ms();
+        let lag = |assigned: &Assigned| {
+            let waiting = heard.waiting.get(&assigned.partition)?;
+            // What is behind the last row can be the end of a transaction, and no row.
+            let in_log = if waiting.is_any { waiting.end.saturating_sub(assigned.next_offset) } else { 0 };
+            let rows = in_log + assigned.rows.len() as u64;
+            let age_ms = assigned.sent_ms.map_or(0, |sent_ms| u64::try_from(now_ms - sent_ms).unwrap_or(0));
+            let age_ms = if rows > 0 { age_ms } else { 0 };
+            Some(Lag { partition: assigned.partition.clone(), rows, age_ms })
+        };
+        self.assigned.iter().filter_map(lag).collect()
+    }
+
+    /// That no broker can be reached, when that is so.
+    pub fn obstacle(&self) -> Option<String> {
+        let is_cut = self.consumer.context().heard_of().is_cut;
+        is_cut.then(|| format!("no broker of `{}` can be reached", self.brokers))
+    }
+
+    /// Connections to brokers that were lost or ended.
+    pub fn reconnects(&self) -> u64 {
+        self.consumer.context().heard_of().disconnects
+    }
+
     fn failed(&self, what: &str, error: &KafkaError) -> Error {
         Error::Rewind(format!("{what} at `{}`: {error}", self.brokers))
     }
@@ -758,6 +793,7 @@ impl Assigned {
         self.is_at_end = false;
         if self.since.is_none() {
             self.since = Some(Instant::now());
+            self.sent_ms = message.timestamp().to_millis();
         }
         let is_full = self.rows.len() >= limits.rows || self.bytes.len() >= limits.bytes;
         if is_full || self.planned == Some(self.next_offset) { Pushed::Full } else { Pushed::More }
@@ -876,6 +912,9 @@ fn member_config(source: &Config, pipeline: &Pipeline, place: &Place<'_>) -> Cli
     for (name, value) in ours.into_iter().filter(|(name, _)| !source.options.0.contains_key(*name)) {
         config.set(name, value);
     }
+    if pipeline.http.is_some() {
+        config.set("statistics.interval.ms", STATISTICS_MS);
+    }
     config.set_log_level(RDKafkaLogLevel::Warning);
     config
 }
@@ -900,16 +939,60 @@ impl Rebalance {
     }
 }
 
+/// What a consumer says of itself once in a while.
+#[derive(Debug, Default)]
+struct HeardOf {
+    waiting: HashMap<Partition, Log>,
+    /// Whether no broker can be reached.
+    is_cut: bool,
+    disconnects: u64,
+}
+
+/// The end of a partition's log.
+#[derive(Debug, Clone, Copy)]
+struct Log {
+    /// The offset after the last row that may be read.
+    end: u64,
+    /// Whether anything before it has not been given to the lane.
+    is_any: bool,
+}
+
+impl HeardOf {
+    fn new(statistics: &Statistics) -> HeardOf {
+        let mut waiting = HashMap::new();
+        for topic in statistics.topics.values() {
+            for partition in topic.partitions.values().filter(|partition| partition.ls_offset >= 0) {
+                let end = u64::try_from(partition.ls_offset).unwrap_or(0);
+                let is_any = partition.fetchq_cnt > 0 || partition.next_offset < partition.ls_offset;
+                let key = Partition { topic: topic.topic.as_str().into(), number: partition.partition };
+                waiting.insert(key, Log { end, is_any });
+            }
+        }
+        let is_up = |broker: &Broker| matches!(broker.state.as_str(), "UP" | "UPDATE");
+        let disconnects = statistics.brokers.values().filter_map(|broker| broker.disconnects).sum::<i64>();
+        HeardOf {
+            waiting,
+            is_cut: !statistics.brokers.values().any(is_up),
+            disconnects: u64::try_from(disconnects).unwrap_or(0),
+        }
+    }
+}
+
 /// What a consumer hears.
 #[derive(Default)]
 struct Member {
     heard: Heard,
+    heard_of: Mutex<HeardOf>,
     rebalances: Mutex<VecDeque<Rebalance>>,
     /// The consumer is being dropped: nobody is left to act on what the group decides.
     closing: AtomicBool,
 }
 
 impl Member {
+    fn heard_of(&self) -> MutexGuard<'_, HeardOf> {
+        self.heard_of.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
     fn take(&self) -> Option<Rebalance> {
         self.rebalances.lock().unwrap_or_else(|poison| poison.into_inner()).pop_front()
     }
@@ -927,6 +1010,10 @@ impl ClientContext for Member {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.heard.error(&error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        *self.heard_of() = HeardOf::new(&statistics);
     }
 }
 

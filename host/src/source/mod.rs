@@ -12,6 +12,7 @@ use arrow_array::RecordBatch;
 use crate::batch::{Partition, Position, RawBatch};
 use crate::error::{Error, Result};
 use crate::lane::Place;
+use crate::metrics::ExchangeStatus;
 use crate::pipeline_file::{self, BatchLimits, Decode, Pipeline};
 use crate::summary::ExchangeRun;
 use exchange::ExchangeSource;
@@ -97,6 +98,17 @@ pub struct Plan {
     pub end: u64,
     /// Tells it from plans for the same offsets of other data, such as those of a topic that was deleted and made anew.
     pub id: u64,
+}
+
+/// How far a partition is behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lag {
+    /// The partition.
+    pub partition: Partition,
+    /// Rows that the source has and this lane has not been given as a batch.
+    pub rows: u64,
+    /// How old the rows are that are read now while others wait, in milliseconds; 0 when none wait.
+    pub age_ms: u64,
 }
 
 impl Source {
@@ -286,6 +298,38 @@ impl Source {
         match self {
             Source::Exchange(exchange) => exchange.finish(),
             Source::File { .. } | Source::Kafka(_) | Source::Backfill(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// How each exchange is asked, and what is known of its candles.
+    pub fn asked(&self) -> Vec<ExchangeStatus> {
+        match self {
+            Source::Exchange(exchange) => exchange.asked(),
+            Source::File { .. } | Source::Kafka(_) | Source::Backfill(_) => Vec::new(),
+        }
+    }
+
+    /// How far its partitions are behind, where the source says it.
+    pub fn lags(&self) -> Vec<Lag> {
+        match self {
+            Source::Kafka(kafka) => kafka.lags(),
+            Source::File { .. } | Source::Exchange(_) | Source::Backfill(_) => Vec::new(),
+        }
+    }
+
+    /// Why nothing can be read at the moment, in a sentence.
+    pub fn obstacle(&self) -> Option<String> {
+        match self {
+            Source::Kafka(kafka) => kafka.obstacle(),
+            Source::File { .. } | Source::Exchange(_) | Source::Backfill(_) => None,
+        }
+    }
+
+    /// Connections that were lost or ended, and made again.
+    pub fn reconnects(&self) -> u64 {
+        match self {
+            Source::Kafka(kafka) => kafka.reconnects(),
+            Source::File { .. } | Source::Exchange(_) | Source::Backfill(_) => 0,
         }
     }
 

@@ -40,9 +40,6 @@ impl Check<'_> {
                 ),
             ),
         }
-        if http.token_file() == Some("") {
-            self.add(&["http", "token_file"], "the path is empty");
-        }
     }
 
     fn version_column(&mut self, name: &str) {

@@ -140,6 +140,7 @@ impl Client {
                     other => other,
                 });
             }
+            patience.say(&self.error("cannot be used", failure).to_string());
             std::thread::sleep(Duration::from_millis(200));
         }
     }

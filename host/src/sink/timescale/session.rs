@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
@@ -113,6 +114,8 @@ pub struct Session {
     copy: Statement,
     letters: Statement,
     staging: Option<Staging>,
+    /// Bytes of rows that were sent, in which way ever.
+    sent_bytes: AtomicU64,
 }
 
 /// The temporary table, with its statements.
@@ -288,7 +291,17 @@ impl Session {
         let mut prepared = prepared.await.into_iter();
         let mut next = || prepared.next().expect("there are as many as were asked for");
         let (position, move_position, guard, copy, letters) = (next()?, next()?, next()?, next()?, next()?);
-        Ok(Session { connected, comparison, position, move_position, guard, copy, letters, staging: None })
+        Ok(Session {
+            connected,
+            comparison,
+            position,
+            move_position,
+            guard,
+            copy,
+            letters,
+            staging: None,
+            sent_bytes: AtomicU64::new(0),
+        })
     }
 
     /// Takes requests.
@@ -361,7 +374,7 @@ impl Session {
         };
         let mut copying = pin!(copying);
         let encoder = Encoder::new(&self.comparison.columns, job.write.kept, false);
-        send(copying.as_mut(), &encoder, job.rows, 0).await.map_err(Failed::Rows)?;
+        self.send(copying.as_mut(), &encoder, job.rows, 0).await.map_err(Failed::Rows)?;
         crash::point("before_commit");
         // When the rows are not stored, this commits nothing: the transaction has failed before.
         let (copied, committed) = join(copying.finish(), client.batch_execute("COMMIT")).await;
@@ -545,7 +558,7 @@ impl Session {
         let client = self.client();
         let staging = self.staging.as_ref().expect("it was prepared before the transaction");
         let mut copying = pin!(client.copy_in::<_, Bytes>(&staging.copy).await?);
-        send(copying.as_mut(), encoder, rows, first).await?;
+        self.send(copying.as_mut(), encoder, rows, first).await?;
         let (copied, written) = join(copying.finish(), client.execute(&staging.merge, &[&first])).await;
         copied?;
         let written = written?;
@@ -559,9 +572,38 @@ impl Session {
 
     async fn store_copied(&self, encoder: &Encoder<'_>, rows: &[usize]) -> Answer<StoredRows> {
         let mut copying = pin!(self.client().copy_in::<_, Bytes>(&self.copy).await?);
-        send(copying.as_mut(), encoder, rows, 0).await?;
+        self.send(copying.as_mut(), encoder, rows, 0).await?;
         copying.finish().await?;
         Ok(StoredRows { written: rows.len() as u64, refused: Vec::new() })
+    }
+
+    /// Sends rows to the server; their numbers are counted from `first` on.
+    async fn send(
+        &self,
+        mut copying: Pin<&mut CopyInSink<Bytes>>,
+        encoder: &Encoder<'_>,
+        rows: &[usize],
+        first: i32,
+    ) -> Answer<()> {
+        let room = || Vec::with_capacity(CHUNK_BYTES + 4_096);
+        let mut chunk = room();
+        let mut sent_bytes = 0;
+        encode::begin(&mut chunk);
+        for (&row, number) in rows.iter().zip(first..) {
+            encoder.row(row, number, &mut chunk);
+            if chunk.len() >= CHUNK_BYTES {
+                sent_bytes += chunk.len();
+                copying.feed(std::mem::replace(&mut chunk, room()).into()).await?;
+            }
+        }
+        encode::end(&mut chunk);
+        self.sent_bytes.fetch_add((sent_bytes + chunk.len()) as u64, Ordering::Relaxed);
+        copying.feed(chunk.into()).await
+    }
+
+    /// Bytes of rows that were sent since this was last asked.
+    pub fn take_sent_bytes(&self) -> u64 {
+        self.sent_bytes.swap(0, Ordering::Relaxed)
     }
 }
 
@@ -612,26 +654,6 @@ fn settle(begun: Answer<()>, moved: Answer<u64>, guarded: Answer<u64>) -> Result
         return Err(Failed::Moved);
     }
     guarded.map(drop).map_err(Failed::Server)
-}
-
-/// Sends rows to the server; their numbers are counted from `first` on.
-async fn send(
-    mut copying: Pin<&mut CopyInSink<Bytes>>,
-    encoder: &Encoder<'_>,
-    rows: &[usize],
-    first: i32,
-) -> Answer<()> {
-    let room = || Vec::with_capacity(CHUNK_BYTES + 4_096);
-    let mut chunk = room();
-    encode::begin(&mut chunk);
-    for (&row, number) in rows.iter().zip(first..) {
-        encoder.row(row, number, &mut chunk);
-        if chunk.len() >= CHUNK_BYTES {
-            copying.feed(std::mem::replace(&mut chunk, room()).into()).await?;
-        }
-    }
-    encode::end(&mut chunk);
-    copying.feed(chunk.into()).await
 }
 
 /// PostgreSQL keeps no NUL in a text; the bytes of the row have it still.

@@ -55,6 +55,7 @@ use super::{Limits, Next, Start};
 use crate::batch::{Partition, Payload, Position, RawBatch};
 use crate::error::{Error, Result};
 use crate::lane::Place;
+use crate::metrics::ExchangeStatus;
 use crate::pipeline_file::Pipeline;
 use crate::summary::ExchangeRun;
 
@@ -253,6 +254,28 @@ impl ExchangeSource {
             ExchangeRun { exchange, requests, failures, received, quiet, absent, missing, corrected }
         };
         Ok(self.plans.iter().zip(&self.statuses).map(run).collect())
+    }
+
+    /// How each exchange is asked at the moment, and what is known of its candles.
+    pub fn asked(&self) -> Vec<ExchangeStatus> {
+        let status = |(plan, status): (&Plan, &Arc<Mutex<Status>>)| {
+            let Status { requests, failures, counts, corrected, behind, blocked_until_ms } =
+                *status.lock().unwrap_or_else(PoisonError::into_inner);
+            let Counts { received, quiet, absent, missing } = counts;
+            ExchangeStatus {
+                exchange: plan.name.to_string(),
+                requests,
+                failures,
+                received,
+                quiet,
+                absent,
+                missing,
+                corrected,
+                behind: behind as u64,
+                blocked_ms: u64::try_from(blocked_until_ms - plan.clock.now_ms()).unwrap_or(0),
+            }
+        };
+        self.plans.iter().zip(&self.statuses).map(status).collect()
     }
 
     /// A thread has ended by itself.
