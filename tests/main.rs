@@ -9,6 +9,7 @@ mod clickhouse_faults;
 mod deploy;
 mod deploy_exchange;
 mod deploy_kafka;
+mod deployment;
 mod diff;
 mod dlq;
 mod exchange;
