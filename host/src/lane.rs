@@ -111,6 +111,8 @@ pub fn run(
     progress: &Progress,
 ) -> Result<Summary> {
     let start = Instant::now();
+    // Lines of this thread and of those that it starts say of which pipeline they are.
+    let _span = tracing::error_span!("run", pipeline = loaded.pipeline.name).entered();
     let parts = Parts::open(loaded, options)?;
     let service = Service::open(loaded, options)?;
     let stop = shutdown.child();
@@ -120,6 +122,8 @@ pub fn run(
             .map(|number| {
                 let (parts, stop) = (&parts, &stop);
                 scope.spawn(move || {
+                    let pipeline = &*loaded.pipeline.name;
+                    let _span = tracing::error_span!("lane", pipeline, lane = number).entered();
                     // One lane that cannot go on ends the others: the pipeline is wrong, not the lane.
                     let result = run_lane(number, loaded, parts, options, stop, progress);
                     parts.rules.has_left(number);

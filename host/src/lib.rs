@@ -17,6 +17,7 @@
 //! - `account`: what a lane has done; [`summary`]: what a run has done
 //! - [`metrics`]: what a pipeline shows of itself while it runs
 //! - [`state`]: files that outlive a process and are no data
+//! - `log`: lines to standard error
 //! - [`shutdown`]: stopping on signals
 //! - `clock`: the time, which tests of a day make faster
 //! - `crash`: named points at which tests end the process
@@ -39,6 +40,7 @@ mod http;
 mod kafka;
 pub mod lane;
 pub mod life;
+mod log;
 pub mod metrics;
 pub mod pipeline_file;
 pub mod rule;

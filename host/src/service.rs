@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::http::Server;
 use crate::lane::RunOptions;
 use crate::life::{self, Kind, Lives};
+use crate::log::in_span;
 use crate::metrics::{Metrics, PipelineStatus};
 use crate::pipeline_file::Loaded;
 use crate::rule::Rules;
@@ -87,7 +88,7 @@ impl Service {
             let parts = parts.clone();
             std::thread::Builder::new()
                 .name("http".into())
-                .spawn_scoped(scope, move || bound.run(parts, stopped))
+                .spawn_scoped(scope, in_span(move || bound.run(parts, stopped)))
                 .map_err(cannot)?;
             server = Some(stop);
         }
@@ -108,7 +109,7 @@ fn watch<'scope, K: Kind>(
     let lives = Arc::clone(lives);
     std::thread::Builder::new()
         .name(format!("{}-watch", K::WHAT))
-        .spawn_scoped(scope, move || life::watch::run(&lives, every, &stopped))
+        .spawn_scoped(scope, in_span(move || life::watch::run(&lives, every, &stopped)))
         .map_err(cannot)?;
     Ok(Some(stop))
 }

@@ -47,6 +47,9 @@ pub enum Service {
     Clickhouse,
 }
 
+/// The servers by Docker. `docker-compose.yml` is the whole system, with passwords and other ports.
+const COMPOSE_FILE: &str = "docker-compose.servers.yml";
+
 const SERVICES: [Service; 3] = [Service::Kafka, Service::Postgres, Service::Clickhouse];
 
 /// Who runs a server.
@@ -56,7 +59,7 @@ enum Way {
     Given(String),
     /// The programs of this machine.
     Here,
-    /// Docker, by `docker-compose.yml`.
+    /// Docker, by [`COMPOSE_FILE`].
     Docker,
 }
 
@@ -71,7 +74,7 @@ pub fn command(arguments: &Arguments) -> Result<()> {
 }
 
 impl Service {
-    /// Its name, also in `docker-compose.yml`.
+    /// Its name, also in [`COMPOSE_FILE`].
     fn name(self) -> &'static str {
         match self {
             Service::Kafka => "kafka",
@@ -272,7 +275,7 @@ fn check(variable: &str, given: &str) -> Result<()> {
 
 fn docker_compose() -> Command {
     let mut command = Command::new("docker");
-    command.current_dir(root()).arg("compose");
+    command.current_dir(root()).args(["compose", "--file", COMPOSE_FILE]);
     command
 }
 

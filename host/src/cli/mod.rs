@@ -19,7 +19,7 @@ mod tap;
 mod test;
 mod top;
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -142,7 +142,7 @@ fn guests_beside_the_binary() -> PathBuf {
 /// Runs the command that the command line names.
 pub fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
-    log(&global, &command);
+    begin_log(&global, &command);
     let result = match command {
         Command::Run(arguments) => run::run(&global, &arguments),
         Command::Backfill(arguments) => backfill::run(&global, &arguments),
@@ -173,21 +173,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn log(global: &Global, command: &Command) {
+fn begin_log(global: &Global, command: &Command) {
     let level = match command {
         _ if global.quiet => LevelFilter::ERROR,
         // A case starts and ends a pipeline, and its verdict is what matters.
         Command::Test(_) => LevelFilter::WARN,
         _ => LevelFilter::INFO,
     };
-    let lines = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    match global.log {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().init(),
-    }
+    crate::log::begin(level, global.log == LogFormat::Json);
 }
 
 /// Writes an error for people. A closed standard error leaves nobody to tell.

@@ -300,68 +300,6 @@ fn said<'s>(all: &'s [&'s Seen]) -> impl Iterator<Item = (&'s Seen, &'s Said, &'
     all.iter().filter_map(|seen| seen.said.as_ref().map(|(said, rates)| (*seen, said, rates)))
 }
 
-fn height(&self) -> u16 {
-        match u16::try_from(self.rows.len()) {
-            Ok(0) => 0,
-            Ok(rows) => rows.saturating_add(2),
-            Err(_) => u16::MAX,
-        }
-    }
-}
-
-fn blocks(all: &[&Seen]) -> [Block; 4] {
-    let text = |name: &'static str, width| (Line::from(name), Constraint::Length(width));
-    let rest = |name: &'static str| (Line::from(name), Constraint::Min(16));
-    let number = |name: &'static str, width| (right(name), Constraint::Length(width));
-    let numbers = |names: &[&'static str]| names.iter().map(|name| number(name, 10)).collect::<Vec<_>>();
-    [
-        Block {
-            columns: [
-                vec![text("PIPELINE", 16), rest("STATE")],
-                numbers(&["READ/S", "WRITTEN/S", "REJECTED/S", "DROPPED/S", "LAG ROWS", "LAG S", "MEMORY"]),
-            ]
-            .concat(),
-            rows: said(all).map(|(seen, said, rates)| pipeline(seen, said, rates)).collect(),
-        },
-        Block {
-            columns: vec![text("PIPELINE", 16), rest("STATE")],
-            rows: all.iter().filter(|seen| seen.said.is_none()).map(|seen| silent(seen)).collect(),
-        },
-        Block {
-            columns: vec![
-                text("RULE", 22),
-                text("VERSION", 12),
-                text("STATE", 10),
-                number("ROWS", 12),
-                number("REJECTED", 9),
-                number("DROPPED", 9),
-                number("FAILED", 6),
-                number("NS/ROW", 6),
-                rest("WHY REJECTED"),
-            ],
-            rows: said(all).flat_map(|(seen, said, _)| rules(seen, said)).collect(),
-        },
-        Block {
-            columns: [
-                vec![text("EXCHANGE", 22)],
-                numbers(&["REQUESTS", "FAILURES", "RECEIVED", "QUIET", "ABSENT", "MISSING"]),
-                numbers(&["CORRECTED", "BEHIND", "BLOCKED S"]),
-            ]
-            .concat(),
-            rows: said(all)
-                .flat_map(|(seen, said, _)| {
-                    let exchanges = said.status.lanes.iter().flat_map(|lane| &lane.exchanges);
-                    exchanges.map(|status| exchange(seen, status))
-                })
-                .collect(),
-        },
-    ]
-}
-
-fn said<'s>(all: &'s [&'s Seen]) -> impl Iterator<Item = (&'s Seen, &'s Said)> {
-    all.iter().filter_map(|seen| Some((*seen, &seen.said.as_ref()?.0)))
-}
-
 fn height(all: &[&Seen]) -> u16 {
     blocks(all).iter().map(Block::height).sum::<u16>().max(1)
 }
@@ -435,7 +373,9 @@ fn rules<'s>(seen: &'s Seen, said: &'s Said) -> impl Iterator<Item = Row<'static
             let (state, style) = match (version.record.sha256 == part.current, part.probation_until_ms) {
                 (true, Some(_)) => ("probation", Style::new().fg(Color::Magenta)),
                 (true, None) => ("decides", Style::new()),
-                (false, _) if version.record.taken_back.is_some() => ("taken back", Style::new().fg(Color::Red)),
+                (false, _) if version.record.taken_back.is_some() => {
+                    ("taken back", Style::new().fg(Color::Red))
+                }
                 (false, _) => ("before", Style::new().fg(Color::DarkGray)),
             };
             let mut reasons: Vec<_> = version.rejected.iter().collect();

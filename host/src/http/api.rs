@@ -18,6 +18,7 @@ use utoipa_axum::routes;
 
 use super::token::Token;
 use crate::life::{Kind, Lives, Origin, Outcome, PartStatus, Refusal};
+use crate::log::in_span;
 use crate::metrics::{DECODE, PipelineStatus};
 use crate::pipeline_file::Span;
 use crate::service::Parts;
@@ -441,7 +442,7 @@ async fn put<K: Kind>(
 async fn change(
     work: impl FnOnce() -> Result<(Outcome, Arc<str>), Refusal> + Send + 'static,
 ) -> Result<Json<Change>, Fault> {
-    match tokio::task::spawn_blocking(work).await {
+    match tokio::task::spawn_blocking(in_span(work)).await {
         Ok(Ok((outcome, sha256))) => Ok(Json(Change { outcome, sha256: sha256.to_string() })),
         Ok(Err(refusal)) => Err(refused(refusal)),
         Err(_) => Err(fault(

@@ -78,7 +78,7 @@ impl Server {
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!("nothing is answered over HTTP: {error}"),
         };
-        tracing::info!(pipeline = self.pipeline, "answers at http://{}/api/v1", self.address);
+        tracing::info!("answers at http://{}/api/v1", self.address);
         runtime.block_on(async {
             let Server { listener, pipeline, token, .. } = self;
             let router = api::router(pipeline, parts, token);

@@ -16,7 +16,7 @@ use super::component::{Component, Description};
 use super::instance::Instance;
 use crate::batch::{Batch, Reject, compact, compacted};
 use crate::error::{Error, Result};
-use crate::life::Decided;
+use crate::life::{Decided, short};
 use crate::pipeline_file::{self, Limits};
 use crate::sink::values::READ_BACK_ROWS;
 use crate::wasm::CallError;
@@ -313,7 +313,12 @@ impl Slot {
         } else if self.debt_rows > POISONOUS_ROWS_MAX * DECIDED_A_POISONOUS_ROW {
             format!("more than one row in {DECIDED_A_POISONOUS_ROW} for too long")
         } else {
-            tracing::warn!(rule = &*self.name, %failure, "a rule failed on a row, which goes to the dead letter");
+            tracing::warn!(
+                rule = &*self.name,
+                version = short(self.version()),
+                %failure,
+                "a rule failed on a row, which goes to the dead letter"
+            );
             let part = self.poisonous_part(&input, rows[0], &failure);
             division.parts.push(part);
             return Ok(());

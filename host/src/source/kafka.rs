@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -23,6 +23,7 @@ use crate::batch::{Partition, Payload, Position, RawBatch, RawRow};
 use crate::error::{Error, Result};
 use crate::kafka::{ASK, Cluster, Heard, OUTCOME, client_config, is_lost, list, partitions, refused};
 use crate::lane::{Place, clock_ms};
+use crate::metrics::{Metrics, PartitionStatus};
 use crate::pipeline_file::{Deleted, KafkaSource as Config, Pipeline, Sink, Start as StartAt};
 
 /// Messages that librdkafka fetches ahead for a lane: a second of work at 80,000 rows a second.
@@ -140,7 +141,8 @@ impl KafkaSource {
         let partition_count = KafkaSource::check(config, place)?;
         let (connection, topics) = (config.connection(), &config.topic.0);
         let member = member_config(config, pipeline, place);
-        let consumer = join(&member, topics).map_err(|error| refused(connection, &error))?;
+        let hears = Member { lane: place.patience.lane.clone(), ..Member::default() };
+        let consumer = join(&member, topics, hears).map_err(|error| refused(connection, &error))?;
         Ok(KafkaSource {
             consumer,
             config: member,
@@ -523,8 +525,9 @@ impl KafkaSource {
         if !is_excused || code != RDKafkaErrorCode::FencedInstanceId {
             return Err(fatal(code, reason));
         }
-        let consumer =
-            join(&self.config, &self.topics).map_err(|error| self.failed("cannot join the group", &error))?;
+        let hears = Member { lane: self.consumer.context().lane.clone(), ..Member::default() };
+        let consumer = join(&self.config, &self.topics, hears)
+            .map_err(|error| self.failed("cannot join the group", &error))?;
         self.close_member();
         let outage = self.consumer.context().heard.outage();
         self.consumer = consumer;
@@ -875,8 +878,8 @@ fn fatal(code: RDKafkaErrorCode, reason: &str) -> Error {
 }
 
 /// A member of the group, which has not yet been given anything.
-fn join(config: &ClientConfig, topics: &[String]) -> KafkaResult<BaseConsumer<Member>> {
-    let consumer: BaseConsumer<Member> = config.create_with_context(Member::default())?;
+fn join(config: &ClientConfig, topics: &[String], hears: Member) -> KafkaResult<BaseConsumer<Member>> {
+    let consumer: BaseConsumer<Member> = config.create_with_context(hears)?;
     let names: Vec<&str> = topics.iter().map(String::as_str).collect();
     consumer.subscribe(&names)?;
     Ok(consumer)
@@ -958,6 +961,16 @@ struct Log {
 }
 
 impl HeardOf {
+    /// Shows how far partitions are behind while the lane itself cannot: a sink keeps it waiting.
+    fn show(&self, partitions: &mut [PartitionStatus]) {
+        for partition in partitions {
+            let key = Partition { topic: partition.topic.as_str().into(), number: partition.number };
+            if let Some(log) = self.waiting.get(&key).filter(|log| log.is_any) {
+                partition.lag_rows = Some(log.end.saturating_sub(partition.next_offset));
+            }
+        }
+    }
+
     fn new(statistics: &Statistics) -> HeardOf {
         let mut waiting = HashMap::new();
         for topic in statistics.topics.values() {
@@ -982,6 +995,8 @@ impl HeardOf {
 #[derive(Default)]
 struct Member {
     heard: Heard,
+    /// Who is shown how far its partitions are behind.
+    lane: Option<(Arc<Metrics>, usize)>,
     heard_of: Mutex<HeardOf>,
     rebalances: Mutex<VecDeque<Rebalance>>,
     /// The consumer is being dropped: nobody is left to act on what the group decides.
@@ -1013,7 +1028,11 @@ impl ClientContext for Member {
     }
 
     fn stats(&self, statistics: Statistics) {
-        *self.heard_of() = HeardOf::new(&statistics);
+        let heard_of = HeardOf::new(&statistics);
+        if let Some((metrics, lane)) = &self.lane {
+            metrics.show(*lane, |status| heard_of.show(&mut status.partitions));
+        }
+        *self.heard_of() = heard_of;
     }
 }
 

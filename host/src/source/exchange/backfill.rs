@@ -26,6 +26,7 @@ use crate::batch::{Partition, Payload, Position, RawBatch};
 use crate::clock::shown;
 use crate::error::{Error, Result};
 use crate::lane::Place;
+use crate::log::in_span;
 use crate::pipeline_file::{BatchLimits, Pipeline};
 use crate::source::{Next, Plan as Planned, Start};
 
@@ -490,7 +491,7 @@ impl BackfillSource {
             let stopped = stopped.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("backfill-{}", plan.exchange))
-                .spawn(move || fetcher.run(receiver, stopped))
+                .spawn(in_span(move || fetcher.run(receiver, stopped)))
                 .map_err(|error| Error::Surroundings(format!("cannot start a thread: {error}")))?;
             threads.push(thread);
         }

@@ -55,6 +55,7 @@ use super::{Limits, Next, Start};
 use crate::batch::{Partition, Payload, Position, RawBatch};
 use crate::error::{Error, Result};
 use crate::lane::Place;
+use crate::log::in_span;
 use crate::metrics::ExchangeStatus;
 use crate::pipeline_file::Pipeline;
 use crate::summary::ExchangeRun;
@@ -207,7 +208,7 @@ impl ExchangeSource {
             let stopped = stopped.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("exchange-{}", plan.exchange))
-                .spawn(move || collector.run(stopped))
+                .spawn(in_span(move || collector.run(stopped)))
                 .map_err(|error| Error::Surroundings(format!("cannot start a thread: {error}")))?;
             threads.push(thread);
         }
