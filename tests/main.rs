@@ -24,6 +24,7 @@ mod kafka_faults;
 mod kill;
 mod kit;
 mod quickstart;
+mod system;
 mod timescale;
 mod timescale_faults;
 mod tutorial;
