@@ -6,6 +6,7 @@ pub mod exchanges;
 pub mod kafka;
 pub mod postgres;
 pub mod proxy;
+pub mod system;
 
 use std::fs::File;
 use std::io::{Read, Seek};

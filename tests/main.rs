@@ -26,6 +26,7 @@ mod kill;
 mod kit;
 mod quickstart;
 mod show;
+mod system;
 mod timescale;
 mod timescale_faults;
 mod tutorial;

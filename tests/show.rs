@@ -128,20 +128,9 @@ fn a_database_that_is_not_up_yet_is_waited_for_and_said() {
     proxy.set_closed(false);
     running.wait_until(|| readiness(port).0 == 200);
     assert_eq!(health(port, &[]).code, Some(0));
-    // What is cut while rows flow is said, and mended.
     writeln!(input, "{}", candle(0, 1.0, "")).unwrap();
-    running.wait_until(|| postgres.stored() == 1);
-    proxy.set_closed(true);
-    proxy.cut();
-    writeln!(input, "{}", candle(1, 1.0, "")).unwrap();
-    running.wait_until(|| readiness(port).1.contains("has failed and tries to go on: "));
-    proxy.set_closed(false);
-    running.wait_until(|| readiness(port).0 == 200 && postgres.stored() == 2);
-    let shown = metrics(port);
-    assert!(shown["tidegate_rewinds_total{pipeline=\"test\"}"] >= 1.0);
-    assert!(shown["tidegate_reconnects_total{pipeline=\"test\"}"] >= 1.0);
     drop(input);
-    assert_eq!(running.finish().summary()["written"], 2);
+    assert_eq!(running.finish().summary()["written"], 1);
 }
 
 #[test]
@@ -168,10 +157,15 @@ fn how_far_a_topic_is_ahead_is_shown_also_while_the_database_is_away() {
     kafka.send_candles(&pipeline.topic, &more);
     sent.extend(more);
     host.wait_until(|| lag(0).is_some_and(|rows| rows > 50_000.0));
+    assert!(readiness(port).1.contains("has failed and tries to go on: "), "{}", readiness(port).1);
     proxy.set_closed(false);
     pipeline.wait_until_written(&sent, &mut host);
     host.wait_until(|| [lag(0), lag(1)] == [Some(0.0), Some(0.0)]);
-    assert_eq!(metrics(port)["tidegate_lag_seconds{pipeline=\"test\"}"], 0.0);
+    let shown = metrics(port);
+    let counted = |name: &str| shown[&format!("{name}{{pipeline=\"test\"}}")];
+    assert_eq!(counted("tidegate_lag_seconds"), 0.0);
+    assert!(counted("tidegate_rewinds_total") >= 1.0 && counted("tidegate_reconnects_total") >= 1.0);
+    assert_eq!(readiness(port).0, 200);
     host.interrupt();
     host.finish().summary();
     postgres.compare(&sent);

@@ -12,6 +12,39 @@ use super::{Database, Folder, guests, integer, text};
 /// 2026-01-02T00:00:00Z: where the simulated time of most tests begins.
 pub const START_MS: i64 = 1_767_312_000_000;
 
+/// What `pipelines/ingest.yaml` collects.
+pub const SHIPPED: [(Exchange, &[&str]); 3] = [
+    (
+        Exchange::Binance,
+        &[
+            "BTC/USDT",
+            "ETH/USDT",
+            "SOL/USDT",
+            "XRP/USDT",
+            "DOGE/USDT",
+            "ADA/USDT",
+            "LTC/USDT",
+            "LINK/USDT",
+            "DOT/USDT",
+            "ETH/BTC",
+        ],
+    ),
+    (Exchange::Coinbase, &DOLLARS),
+    (Exchange::Kraken, &DOLLARS),
+];
+
+const DOLLARS: [&str; 10] = [
+    "BTC/USD", "ETH/USD", "SOL/USD", "XRP/USD", "DOGE/USD", "ADA/USD", "LTC/USD", "LINK/USD", "DOT/USD",
+    "ETH/BTC",
+];
+
+/// The variables that make the shipped pipelines ask a simulator.
+pub fn ask_simulator(command: &mut Command, simulator: &Simulator) {
+    for (exchange, _) in SHIPPED {
+        command.env(format!("{}_URL", exchange.id().to_uppercase()), simulator.url(exchange));
+    }
+}
+
 /// A simulator whose time passes `rate` times faster than the machine's.
 pub fn simulator(rate: f64, misbehaviour: Misbehaviour) -> Simulator {
     simulator_of(rate, misbehaviour, Market::usual())
@@ -60,13 +93,18 @@ pub fn write_pipeline(folder: &Folder, source: &str, rest: &str) {
 
 /// A command of the binary in the time of a simulator, with a state folder of its own.
 pub fn command(folder: &Folder, simulator: &Simulator, arguments: &[&str]) -> Command {
-    let Clock { start_ms, origin_ms, rate } = simulator.clock();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.current_dir(folder.path(".")).args(arguments).arg("--guests").arg(guests());
     command.arg("--state").arg(folder.path("state"));
-    command.env("TIDEGATE_CLOCK", format!("{start_ms},{origin_ms},{rate}"));
+    command.env("TIDEGATE_CLOCK", clock_of(simulator));
     command.stdin(std::process::Stdio::null());
     command
+}
+
+/// The variable `TIDEGATE_CLOCK` that gives a process the time of a simulator.
+pub fn clock_of(simulator: &Simulator) -> String {
+    let Clock { start_ms, origin_ms, rate } = simulator.clock();
+    format!("{start_ms},{origin_ms},{rate}")
 }
 
 /// The newest revision of each candle, by exchange and symbol and open time: its values and its revision.

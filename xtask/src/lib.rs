@@ -12,6 +12,7 @@ pub mod ccxt;
 pub mod chaos;
 pub mod clickhouse;
 pub mod detached;
+pub mod e2e;
 pub mod guests;
 pub mod kafka;
 pub mod kit;

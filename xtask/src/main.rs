@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{Failed, Missing, bench, chaos, guests, lint, quickstart, sample, services, test};
+use xtask::{Failed, Missing, bench, chaos, e2e, guests, lint, quickstart, sample, services, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about, bin_name = "cargo xtask")]
@@ -28,6 +28,8 @@ enum Chore {
     Sample(sample::Arguments),
     /// Kill running pipelines and look for rows that are lost or doubled
     Chaos(chaos::Arguments),
+    /// Run the whole system through faults and deploys and compare both databases with the exchanges
+    E2e(e2e::Arguments),
     /// Start and stop the servers that pipelines talk to during development
     Services(services::Arguments),
 }
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Chore::Bench(arguments) => bench::command(&arguments),
         Chore::Sample(arguments) => sample::command(&arguments),
         Chore::Chaos(arguments) => chaos::command(&arguments),
+        Chore::E2e(arguments) => e2e::command(&arguments),
         Chore::Services(arguments) => services::command(&arguments),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };

@@ -19,6 +19,8 @@ pub(crate) struct Answer {
     pub symbol: Option<String>,
     /// Rows of candles.
     pub rows: usize,
+    /// When the candles opened that are closed, as far as they are among the rows.
+    pub closed_ms: Vec<i64>,
     /// Whether the same request will have the same answer for ever, as long as the misbehaviour is the same.
     pub is_settled: bool,
 }
@@ -32,6 +34,7 @@ impl Answer {
             retry_after_s: None,
             symbol: None,
             rows: 0,
+            closed_ms: Vec::new(),
             is_settled: false,
         }
     }
@@ -53,8 +56,15 @@ impl Answer {
     }
 
     /// Candles of a symbol.
-    pub(crate) fn candles(body: String, series: &Series, rows: usize) -> Self {
-        Self { symbol: Some(series.symbol.clone()), rows, ..Self::json(200, body) }
+    pub(crate) fn candles(body: String, view: &View<'_>, timeframe_ms: i64, rows: &[Candle]) -> Self {
+        let open_ms = (view.newest + 1) * MINUTE_MS;
+        let is_closed = |row: &&Candle| row.open_ms + timeframe_ms <= open_ms;
+        Self {
+            symbol: Some(view.series.symbol.clone()),
+            rows: rows.len(),
+            closed_ms: rows.iter().filter(is_closed).map(|row| row.open_ms).collect(),
+            ..Self::json(200, body)
+        }
     }
 
     /// An exchange's way to say that something is wrong.

@@ -38,7 +38,7 @@ impl Clock {
 }
 
 /// The wall clock.
-fn wall_ms() -> i64 {
+pub(crate) fn wall_ms() -> i64 {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => since.as_millis() as i64,
         Err(before) => -(before.duration().as_millis() as i64),

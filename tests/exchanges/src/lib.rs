@@ -60,7 +60,7 @@ pub use clock::Clock;
 pub use market::{Exchange, Market};
 pub use misbehaviour::{Fault, Misbehaviour};
 pub use truth::{Candle, Decimal, FIRST_MS, MINUTE_MS, Truth};
-pub use world::{Counts, Requests, Violation, Violations};
+pub use world::{Counts, FirstAnswers, Requests, Violation, Violations};
 
 use world::World;
 
@@ -82,6 +82,8 @@ pub struct Config {
     /// A request that comes so soon after the answer that forbids it was on its way already, and is no violation; by the
     /// wall clock.
     pub on_its_way: Duration,
+    /// Whether it is kept when each candle was first given: [`Simulator::first_answers`]. It takes memory for each of them.
+    pub notes_first_answers: bool,
 }
 
 impl Default for Config {
@@ -95,6 +97,7 @@ impl Default for Config {
             misbehaviour: Misbehaviour::default(),
             enforce_limits: true,
             on_its_way: Duration::from_millis(250),
+            notes_first_answers: false,
         }
     }
 }
@@ -157,6 +160,7 @@ impl Simulator {
             config.misbehaviour,
             config.enforce_limits,
             config.on_its_way,
+            config.notes_first_answers,
         );
         let world = Arc::new(world);
         let runtime =
@@ -252,6 +256,12 @@ impl Simulator {
     /// What was asked so far.
     pub fn requests(&self) -> Requests {
         self.world.requests()
+    }
+
+    /// When the answer with each closed candle was given that was the first with it, by REST and without a fault; nothing
+    /// unless [`Config::notes_first_answers`].
+    pub fn first_answers(&self, exchange: Exchange) -> FirstAnswers {
+        self.world.first_answers(exchange)
     }
 
     /// Requests that came while a ban or a `Retry-After` of their exchange was in force; not those that came within

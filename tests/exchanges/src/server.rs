@@ -130,6 +130,9 @@ async fn answer(
         }
     };
     world.answered(exchange, page.symbol.as_deref(), page.rows, meta.status);
+    if let (None, Some(symbol)) = (admitted.fault, &page.symbol) {
+        world.note_first_answers(exchange, symbol, &meta.closed_ms);
+    }
 
     let mut response = Response::builder()
         .status(meta.status)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::answer::Answer;
-use crate::clock::Clock;
+use crate::clock::{Clock, wall_ms};
 use crate::exchanges::binance;
 use crate::hash::{mix, share};
 use crate::market::Exchange;
@@ -74,6 +74,10 @@ pub struct Violations {
     pub first: Vec<Violation>,
 }
 
+/// When the wall clock first saw an answer with a closed candle, in milliseconds since 1970, by the candle's unified symbol
+/// and open time.
+pub type FirstAnswers = BTreeMap<(String, i64), i64>;
+
 /// Until when an exchange answers nothing.
 #[derive(Debug, Clone, Copy)]
 struct Block {
@@ -130,6 +134,7 @@ struct State {
     counts: Counts,
     symbols: BTreeMap<String, Counts>,
     violations: Violations,
+    first_answers: FirstAnswers,
 }
 
 /// A page that will not change, as it is sent.
@@ -178,6 +183,7 @@ pub(crate) struct World {
     pub truth: Truth,
     seed: u64,
     enforce_limits: bool,
+    notes_first_answers: bool,
     states: Vec<Mutex<State>>,
     pages: Mutex<Pages>,
 }
@@ -195,6 +201,7 @@ impl World {
         misbehaviour: Misbehaviour,
         enforce_limits: bool,
         on_its_way: Duration,
+        notes_first_answers: bool,
     ) -> Self {
         let misbehaviour = Arc::new(misbehaviour);
         let states = Exchange::ALL
@@ -225,10 +232,11 @@ impl World {
                     counts: Counts::default(),
                     symbols: BTreeMap::new(),
                     violations: Violations::default(),
+                    first_answers: FirstAnswers::new(),
                 })
             })
             .collect();
-        Self { clock, truth, seed, enforce_limits, states, pages: Mutex::default() }
+        Self { clock, truth, seed, enforce_limits, notes_first_answers, states, pages: Mutex::default() }
     }
 
     fn state(&self, exchange: Exchange) -> MutexGuard<'_, State> {
@@ -298,6 +306,22 @@ impl World {
             counts.rows += rows as u64;
             *counts.statuses.entry(status).or_default() += 1;
         }
+    }
+
+    /// Notes the time of an answer with these closed candles, for those that it is the first with.
+    pub(crate) fn note_first_answers(&self, exchange: Exchange, symbol: &str, closed_ms: &[i64]) {
+        if !self.notes_first_answers {
+            return;
+        }
+        let now_ms = wall_ms();
+        let first_answers = &mut self.state(exchange).first_answers;
+        for open_ms in closed_ms {
+            first_answers.entry((symbol.to_owned(), *open_ms)).or_insert(now_ms);
+        }
+    }
+
+    pub(crate) fn first_answers(&self, exchange: Exchange) -> FirstAnswers {
+        self.state(exchange).first_answers.clone()
     }
 
     /// A kept page, and the age with which a new one is to be kept.

@@ -89,7 +89,7 @@ fn klines(asked: &Asked<'_>) -> Answer {
         Some(row) if pick == Pick::First && rows.len() == limit as usize => row.open_ms + timeframe_ms,
         _ => span.until_ms,
     };
-    Answer { is_settled: asked.is_settled(end_ms), ..Answer::candles(body, series, rows.len()) }
+    Answer { is_settled: asked.is_settled(end_ms), ..Answer::candles(body, &view, timeframe_ms, &rows) }
 }
 
 fn exchange_info(asked: &Asked<'_>) -> Answer {

@@ -79,7 +79,8 @@ fn candles(asked: &Asked<'_>, series: &Series) -> Answer {
     }
     let limit = asked.number("limit").unwrap_or(LIMIT + 1).clamp(1, LIMIT + 1);
     let span = Span { from_ms: start_ms, until_ms: end_ms.saturating_add(1) };
-    let rows = asked.rows(&asked.view(series), timeframe_ms, span, limit as usize, Pick::Last);
+    let view = asked.view(series);
+    let rows = asked.rows(&view, timeframe_ms, span, limit as usize, Pick::Last);
     let mut body = String::with_capacity(rows.len() * 150 + 20);
     body.push_str(r#"{"candles":["#);
     for (number, row) in rows.iter().rev().enumerate() {
@@ -100,7 +101,10 @@ fn candles(asked: &Asked<'_>, series: &Series) -> Answer {
         body.push_str(r#""}"#);
     }
     body.push_str("]}");
-    Answer { is_settled: asked.is_settled(span.until_ms), ..Answer::candles(body, series, rows.len()) }
+    Answer {
+        is_settled: asked.is_settled(span.until_ms),
+        ..Answer::candles(body, &view, timeframe_ms, &rows)
+    }
 }
 
 fn products(asked: &Asked<'_>) -> Answer {

@@ -86,7 +86,10 @@ fn candles(asked: &Asked<'_>, series: &Series) -> Answer {
         body.push(']');
     }
     body.push(']');
-    Answer { is_settled: asked.is_settled(span.until_ms), ..Answer::candles(body, series, rows.len()) }
+    Answer {
+        is_settled: asked.is_settled(span.until_ms),
+        ..Answer::candles(body, &view, timeframe_ms, &rows)
+    }
 }
 
 fn product_of(series: &Series) -> Value {

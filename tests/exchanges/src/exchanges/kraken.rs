@@ -77,7 +77,7 @@ fn ohlc(asked: &Asked<'_>) -> Answer {
     body.push_str(r#"],"last":"#);
     push_number(&mut body, last_ms / 1_000);
     body.push_str("}}");
-    Answer::candles(body, series, rows.len())
+    Answer::candles(body, &view, timeframe_ms, &rows)
 }
 
 fn pairs(asked: &Asked<'_>) -> Answer {

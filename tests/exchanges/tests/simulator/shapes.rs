@@ -44,6 +44,36 @@ async fn binance_gives_klines_with_the_open_one_last() {
 }
 
 #[tokio::test]
+async fn the_first_answer_with_a_closed_candle_is_noted() {
+    let clock = Clock::starting_at(START_MS, 1.0);
+    let simulator = simulator(Config { clock, notes_first_answers: true, ..Config::default() });
+    let seconds = |open_ms: i64| open_ms / 1_000;
+    let coinbase = format!(
+        "/api/v3/brokerage/market/products/BTC-USD/candles?granularity=ONE_MINUTE&start={}&end={}",
+        seconds(minutes_before(2)),
+        seconds(OPEN_MS)
+    );
+    let kraken = format!("/0/public/OHLC?pair=BTC/USD&since={}", seconds(minutes_before(3)));
+    let binance = "/api/v3/klines?symbol=BTCUSDT&interval=1m&limit=3".to_owned();
+    for (exchange, symbol, path) in [
+        (Exchange::Binance, "BTC/USDT", binance),
+        (Exchange::Coinbase, "BTC/USD", coinbase),
+        (Exchange::Kraken, "BTC/USD", kraken),
+    ] {
+        simulator.next(exchange, exchanges_simulator::Fault::Truncated);
+        drop(get(&simulator, exchange, &path).await);
+        assert!(simulator.first_answers(exchange).is_empty(), "nobody can read it");
+        json_of(&simulator, exchange, &path).await;
+        let noted = simulator.first_answers(exchange);
+        // Not the open one.
+        let candles: Vec<(String, i64)> = noted.keys().cloned().collect();
+        assert_eq!(candles, [2, 1].map(|count| (symbol.to_owned(), minutes_before(count))));
+        json_of(&simulator, exchange, &path).await;
+        assert_eq!(simulator.first_answers(exchange), noted);
+    }
+}
+
+#[tokio::test]
 async fn binance_pages_as_its_parameters_say() {
     let simulator = start(1.0);
     let rows = async |query: &str| {
