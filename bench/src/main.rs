@@ -3,7 +3,7 @@
 //! `cargo xtask bench` prints a table; the ratios are what counts, the nanoseconds are this machine's. `cargo xtask
 //! bench border` measures calls of rules alone, `path` the way from a file through three rules. What starts a broker
 //! takes minutes and runs only when it is asked for: `kafka`, `kafka-memory`, `kafka-recovery`, `deploys`, `timescale`,
-//! `clickhouse`. `shadow` is a candidate beside the version that decides. `exchange-parse`, `exchange-poll` and `exchange-backfill` are the host and simulated exchanges.
+//! `clickhouse`. `shadow` is a candidate beside the version that decides, `show` a pipeline that is looked at. `exchange-parse`, `exchange-poll` and `exchange-backfill` are the host and simulated exchanges.
 
 mod border;
 mod clickhouse;
@@ -11,6 +11,7 @@ mod exchange;
 mod kafka;
 mod path;
 mod shadow;
+mod show;
 mod timescale;
 mod twin;
 
@@ -44,6 +45,8 @@ enum Part {
     Deploys(kafka::deploys::Arguments),
     /// A candidate beside the version that decides
     Shadow,
+    /// A pipeline that is looked at: metrics, tap
+    Show(show::Arguments),
     /// Into PostgreSQL, beside the same bytes sent by hand, and from a topic into it
     Timescale(timescale::Arguments),
     /// Into ClickHouse: blocks beside buffers that were made before, and from a topic into a table
@@ -77,6 +80,7 @@ fn main() -> Result<()> {
         Some(Part::KafkaRecovery(arguments)) => kafka::recovery::run(&arguments),
         Some(Part::Deploys(arguments)) => kafka::deploys::run(&arguments),
         Some(Part::Shadow) => shadow::run(),
+        Some(Part::Show(arguments)) => show::run(&arguments),
         Some(Part::Timescale(arguments)) => timescale::run(&arguments),
         Some(Part::Clickhouse(arguments)) => clickhouse::run(&arguments),
         Some(Part::ExchangeParse) => exchange::parse::run(),

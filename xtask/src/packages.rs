@@ -110,6 +110,14 @@ const FOR_CERTIFICATES: [Need; 1] = [Need {
     homebrew: &["openssl"],
 }];
 
+/// For metrics and alerts.
+const FOR_PROMETHEUS: [Need; 1] = [Need {
+    name: "the program promtool of Prometheus",
+    is_there: || answers(Command::new("promtool").arg("--version")),
+    debian: &["prometheus"],
+    homebrew: &["prometheus"],
+}];
+
 /// Where Debian puts it.
 pub const OLD_CLICKHOUSE: &str = "/usr/sbin/clickhouse-server";
 
@@ -125,7 +133,15 @@ pub fn for_build() -> Result<()> {
 
 /// Sees to it that the host and all guests can be built and that their tests can start their servers.
 pub fn for_tests() -> Result<()> {
-    provide(&[&FOR_BUILD, &FOR_BROKER, &FOR_POSTGRES, &FOR_CLICKHOUSE, &FOR_CERTIFICATES, &FOR_NODE])?;
+    provide(&[
+        &FOR_BUILD,
+        &FOR_BROKER,
+        &FOR_POSTGRES,
+        &FOR_CLICKHOUSE,
+        &FOR_CERTIFICATES,
+        &FOR_NODE,
+        &FOR_PROMETHEUS,
+    ])?;
     // Nobody has it for another system, and the tests that need it are not built there.
     if cfg!(target_os = "linux") { for_old_clickhouse() } else { Ok(()) }
 }

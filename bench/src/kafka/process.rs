@@ -62,7 +62,8 @@ pub fn run(command: &mut Command, servers: impl IntoIterator<Item = u32>) -> Res
     })
 }
 
-fn has_ended(child: &Child) -> Result<bool> {
+/// Whether it has ended; it is not waited for, so that what it took is still there.
+pub fn has_ended(child: &Child) -> Result<bool> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     Ok(waitid(WaitId::Pid(Pid::from_child(child)), options)?.is_some())
 }

@@ -36,7 +36,7 @@ pub const BATCH: &str = "batch";
 /// What has a series of its own no more.
 const OTHER: &str = "other";
 
-/// The most rules that have a stage of their own: each has three counters and twenty-two series of its latency. A pipeline of
+/// The most rules that have a stage of their own: each has three counters and eighteen series of its latency. A pipeline of
 /// more is read at its log.
 const RULES_MAX: usize = 8;
 
@@ -45,7 +45,7 @@ const RULES_MAX: usize = 8;
 const REASONS_MAX: usize = 64;
 
 /// Bounds of latencies in seconds: a small batch takes a stage 100 microseconds, and a transaction of Kafka lasts a second.
-const SECONDS: [f64; 8] = [0.000_5, 0.002, 0.01, 0.05, 0.2, 1.0, 5.0, 30.0];
+const SECONDS: [f64; 6] = [0.001, 0.01, 0.05, 0.2, 1.0, 5.0];
 
 /// Bounds of rows in a batch.
 const BATCH_ROWS: [f64; 5] = [1.0, 10.0, 100.0, 1_000.0, 10_000.0];

@@ -166,7 +166,10 @@ fn show_exchanges(registry: &Registry, lanes: &[LaneStatus]) {
 fn show_versions(registry: &Registry, parts: &[PartStatus]) {
     let taken_back =
         counters(registry, "tidegate_versions_taken_back_total", "Versions that were taken back.", &["part"]);
-    parts.iter().for_each(|part| taken_back.with_label_values(&[&part.name]).inc_by(part.taken_back));
+    parts
+        .iter()
+        .take(PARTS_MAX)
+        .for_each(|part| taken_back.with_label_values(&[&part.name]).inc_by(part.taken_back));
     let labels = ["rule", "version"];
     let time = register(
         registry,
@@ -219,4 +222,123 @@ fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGa
 
 fn seconds(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
     register(registry, GaugeVec::new(Opts::new(name, help), labels).expect("named here"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::metrics::{BATCH, CHECKPOINT, DECODE, ExchangeStatus, Outcome, SINK, SOURCE};
+
+    /// Of one pipeline, whatever it is.
+    const SERIES_MAX: usize = 500;
+
+    /// A pipeline of more of everything than has series of its own.
+    fn busy() -> (Metrics, PipelineStatus, Vec<PartStatus>) {
+        let rules: Vec<String> = (0..20).map(|number| format!("rule{number}")).collect();
+        let names: Vec<serde_json::Value> =
+            rules.iter().map(|rule| serde_json::json!({ "name": rule, "component": "c" })).collect();
+        let pipeline = serde_json::json!({
+            "name": "p", "source": { "file": { "path": "in" } }, "rules": names,
+            "sink": { "stdout": {} }, "lanes": 2,
+        });
+        let metrics = Metrics::new(&serde_json::from_value(pipeline).unwrap());
+        let all = [Outcome::Ok, Outcome::Rejected, Outcome::Dropped, Outcome::Empty];
+        let count = |stage: &str, outcomes: &[Outcome]| {
+            outcomes.iter().for_each(|outcome| metrics.count(stage, *outcome, 1));
+        };
+        rules.iter().for_each(|rule| count(rule, &all[..3]));
+        count(SOURCE, &all[..1]);
+        count(DECODE, &[Outcome::Ok, Outcome::Rejected, Outcome::Empty]);
+        count(SINK, &all[..3]);
+        let can_fail = || rules.iter().map(String::as_str).chain([SINK, CHECKPOINT]);
+        can_fail().for_each(|stage| metrics.note_time(stage, Instant::now(), false));
+        can_fail().chain([DECODE, BATCH]).for_each(|stage| metrics.note_time(stage, Instant::now(), true));
+        for (rule, number) in
+            rules.iter().zip(0..).flat_map(|(rule, _)| (0..64).map(move |number| (rule, number)))
+        {
+            let reason: Arc<str> = format!("reason{number}").into();
+            metrics.count_rejected(&rule.as_str().into(), &reason, 1);
+        }
+        let partition = |number| PartitionStatus {
+            topic: "t".into(),
+            number,
+            next_offset: 1,
+            lag_rows: Some(1),
+            lag_ms: 1,
+        };
+        metrics.show(0, |lane| lane.partitions = (0..1_000).map(partition).collect());
+        let exchange = |number| ExchangeStatus {
+            exchange: format!("e{number}"),
+            requests: 1,
+            failures: 1,
+            received: 1,
+            quiet: 1,
+            absent: 1,
+            missing: 1,
+            corrected: 1,
+            behind: 1,
+            blocked_ms: 1,
+        };
+        metrics.show(1, |lane| {
+            lane.exchanges = (0..3).map(exchange).collect();
+            lane.newest_ms = Some(1);
+        });
+        let part = |name: &String| {
+            let version = |sha256: &str| {
+                serde_json::json!({
+                    "sha256": sha256.repeat(64), "version": "1", "origin": "api", "since_ms": 0, "taken_back": null,
+                    "rows": 1, "rejected": {}, "dropped": 0, "ns_per_row": 1.0,
+                    "calls": { "rows": 1, "seconds": 1.0 }, "failed_rows": 0, "pause_us": 0,
+                })
+            };
+            serde_json::from_value(serde_json::json!({
+                "what": "rule", "name": name, "current": "a".repeat(64), "previous": "b".repeat(64),
+                "is_in_all_lanes": true, "probation_until_ms": null, "candidate": null,
+                "versions": [version("b"), version("a")], "taken_back": 1,
+            }))
+            .unwrap()
+        };
+        let parts = rules.iter().map(part).collect();
+        let status = metrics.status(rules.clone(), Vec::new());
+        (metrics, status, parts)
+    }
+
+    #[test]
+    fn the_number_of_series_has_a_bound() {
+        let (metrics, status, parts) = busy();
+        let text = metrics.text(&status, &parts);
+        let of_pipeline = text.lines().filter(|line| line.contains("pipeline=\"p\"")).count();
+        assert!(of_pipeline < SERIES_MAX, "{of_pipeline} series");
+        let lag = "tidegate_lag_rows{partition=\"other\",topic=\"other\",pipeline=\"p\"} 968";
+        assert!(text.contains(lag), "partitions without a series of their own are together");
+        assert!(
+            text.contains("tidegate_rejected_rows_total{reason=\"other\",rule=\"other\",pipeline=\"p\"}")
+        );
+        assert!(text.contains("messages_processed_total{outcome=\"ok\",stage=\"other\",pipeline=\"p\"} 12"));
+    }
+
+    /// What docs/metrics.md lists, and what is shown.
+    #[test]
+    fn the_documentation_has_each_metric() {
+        let (metrics, status, parts) = busy();
+        let text = metrics.text(&status, &parts);
+        let typed = |line: &str| {
+            let mut words = line.strip_prefix("# TYPE ")?.split(' ').map(str::to_owned);
+            Some((words.next()?, words.next()?))
+        };
+        let shown: BTreeSet<(String, String)> = text.lines().filter_map(typed).collect();
+        let documented = |line: &str| {
+            let mut cells =
+                line.strip_prefix("| `")?.split(" | ").map(|cell| cell.trim_matches('`').to_owned());
+            let (name, kind) = (cells.next()?, cells.next()?);
+            ["counter", "gauge", "histogram"].contains(&&*kind).then_some((name, kind))
+        };
+        let page = include_str!("../../../docs/metrics.md");
+        let documented: BTreeSet<(String, String)> = page.lines().filter_map(documented).collect();
+        assert_eq!(shown, documented);
+    }
 }
