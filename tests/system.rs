@@ -35,7 +35,7 @@ impl Plan {
             |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a whole number"));
         let seed = number("TIDEGATE_E2E_SEED").unwrap_or(1);
         match number("TIDEGATE_E2E_MINUTES") {
-            None => Plan { faults: Duration::ZERO, rate: 120.0, calm_minutes: 10, seed },
+            None => Plan { faults: Duration::ZERO, rate: 120.0, calm_minutes: 8, seed },
             Some(minutes) => {
                 // What is not faults is the start, a minute of calm, and the end.
                 let faults = Duration::from_secs(60 * minutes.saturating_sub(2));

@@ -12,7 +12,7 @@ const TEST: &str = "system::candles_of_exchanges_are_in_both_databases_once_what
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// How many minutes it takes, of which two are the start, the latency without faults, and the end
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(3..))]
     pub minutes: u32,
     /// Makes the order of faults and the candles of an earlier run [default: taken from the clock]
     #[arg(long)]
