@@ -320,14 +320,13 @@ fn the_candles_of_the_sample_go_through_both_pipelines_into_the_table() {
     let pipelines = crate::harness::workspace().join("pipelines");
     let own = crate::harness::kafka::own_broker(&[]);
     let database = Database::new(&shared());
+    let folder = Folder::new();
     own.kafka.create("ohlcv-raw", 2);
     let bytes = std::fs::read(pipelines.join("quickstart.jsonl")).unwrap();
     let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
     own.kafka.send("ohlcv-raw", &[], lines.iter().map(|line| (0, None, Some(*line))));
     let run = |name: &str| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        command.arg("run").arg(pipelines.join(name)).args(["--until-end", "--json"]);
-        command.args(["--now", crate::harness::NOW, "--guests"]).arg(crate::harness::guests());
+        let mut command = crate::harness::shipped(&folder, name);
         command.env("KAFKA_BROKERS", &own.kafka.address);
         command.env("CLICKHOUSE_URL", format!("http://{}", database.clickhouse.address));
         command.env("TIDEGATE_CLICKHOUSE_DATABASE", &database.name);

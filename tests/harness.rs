@@ -294,6 +294,15 @@ pub struct Outcome {
     pub peak_kib: u64,
 }
 
+/// `tidegate run` of a shipped pipeline file to its end, with a port that nobody has and a state folder of its own.
+pub fn shipped(folder: &Folder, name: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.arg("run").arg(workspace().join("pipelines").join(name)).args(["--until-end", "--json"]);
+    command.args(["--now", NOW, "--guests"]).arg(guests()).env("TIDEGATE_STATE", folder.path("state"));
+    command.env("TIDEGATE_HTTP", format!("127.0.0.1:{}", deploy::free_port()));
+    command
+}
+
 /// Any command of the binary.
 pub fn tidegate(folder: &Folder, arguments: &[&str]) -> Outcome {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));

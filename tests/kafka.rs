@@ -6,7 +6,7 @@ use rdkafka::producer::Producer;
 use serde_json::Value;
 
 use crate::harness::kafka::{Fate, Kafka, Pipeline, candles, flush, own_broker, send, shared, unique};
-use crate::harness::{Folder, NOW, guests, start, workspace};
+use crate::harness::{Folder, shipped, start, workspace};
 
 #[test]
 fn a_million_rows_are_written_rejected_or_dropped_once_each() {
@@ -21,6 +21,27 @@ fn a_million_rows_are_written_rejected_or_dropped_once_each() {
     assert_eq!(summary["rejected"], count(Fate::Rejected));
     assert_eq!(summary["dropped"], count(Fate::Dropped));
     pipeline.compare(&sent);
+}
+
+#[test]
+fn a_topic_that_is_made_for_a_file_has_as_many_partitions_as_the_pipeline_says() {
+    let kafka = shared();
+    let (topic, folder) = (unique("made"), Folder::new());
+    let rows: Vec<String> = candles(0..400, 1).into_iter().map(|candle| candle.payload).collect();
+    folder.write("in.jsonl", rows.join("\n") + "\n");
+    let brokers = &kafka.address;
+    folder.pipeline(
+        "in.jsonl",
+        &format!(
+            "sink: {{ kafka: {{ brokers: \"{brokers}\", topic: {topic}, create: true, partitions: 3 }} }}\n"
+        ),
+    );
+    assert_eq!(folder.summary()["written"], 400);
+    let mut read = kafka.read(&topic);
+    assert_eq!(read.len(), 400);
+    read.sort_by_key(|message| message.partition);
+    read.dedup_by_key(|message| message.partition);
+    assert_eq!(read.iter().map(|message| message.partition).collect::<Vec<_>>(), [0, 1, 2]);
 }
 
 /// The shipped pipeline file with the quickstart's rows gives exactly what its case says.
@@ -38,10 +59,9 @@ fn the_day_has_the_expected_outcome() {
         coins.iter().position(|coin| text.contains(coin)).unwrap_or(3) as i32
     };
     own.kafka.send("ohlcv-raw", &[], lines.iter().map(|line| (partition(line), None, Some(*line))));
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    command.arg("run").arg(pipelines.join("validate.yaml")).args(["--until-end", "--json", "--now", NOW]);
-    command.arg("--guests").arg(guests()).env("KAFKA_BROKERS", &own.kafka.address);
-    let summary = start(&mut command).finish().summary();
+    let folder = Folder::new();
+    let mut command = shipped(&folder, "validate.yaml");
+    let summary = start(command.env("KAFKA_BROKERS", &own.kafka.address)).finish().summary();
     let case = |name: &str| std::fs::read_to_string(pipelines.join("validate.cases/day").join(name)).unwrap();
     let expected: Value = serde_json::from_str(&case("summary.json")).unwrap();
     let sorted = |list: &Value| {

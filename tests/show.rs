@@ -171,6 +171,19 @@ fn how_far_a_topic_is_ahead_is_shown_also_while_the_database_is_away() {
     postgres.compare(&sent);
 }
 
+#[test]
+fn a_secret_file_that_is_not_there_is_one_sentence() {
+    let postgres = database();
+    let pipeline = FilePipeline::new(&postgres, "", "");
+    pipeline.write_file("${URL}", ", create: true", "");
+    pipeline.rows(&[candle(0, 1.0, "")]);
+    let run = |file: &str| start(pipeline.folder.command().env("URL_FILE", file)).finish();
+    run("no/such")
+        .refused(2, "the file `no/such`, which the variable `URL_FILE` names: No such file or directory");
+    pipeline.folder.write("url", postgres.url() + "\n");
+    assert_eq!(run("url").summary()["written"], 1);
+}
+
 /// `tidegate tap p.yaml`, until it has shown as many rows as it is told.
 fn tap(live: &Live, more: &[&str]) -> Running {
     start(&mut live.tidegate(&[&["tap", "p.yaml", "--json"], more].concat()))

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::harness::kafka::{Fate, candles, own_broker, shared, unique};
 use crate::harness::postgres::{FilePipeline, Pipeline, REVISED, candle, database};
-use crate::harness::{Database, Folder, start, tidegate, workspace};
+use crate::harness::{Database, Folder, shipped, start, tidegate, workspace};
 
 const CREATE: &str = ", create: true";
 const KEYED: &str = ", create: true, key: [source, symbol, timeframe, timestamp]";
@@ -524,8 +524,8 @@ fn the_shipped_pipeline_has_the_expected_outcome() {
         |name: &str| std::fs::read_to_string(pipelines.join("timescale.cases/day").join(name)).unwrap();
     let rows = case("input.jsonl");
     own.kafka.send("ohlcv-validated", &[], rows.lines().map(|line| (0, None, Some(line.as_bytes()))));
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    command.arg("run").arg(pipelines.join("timescale.yaml")).args(["--until-end", "--json"]);
+    let folder = Folder::new();
+    let mut command = shipped(&folder, "timescale.yaml");
     command.env("KAFKA_BROKERS", &own.kafka.address).env("POSTGRES_URL", postgres.url());
     let summary = start(&mut command).finish().summary();
     let expected: Value = serde_json::from_str(&case("summary.json")).unwrap();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tracing::callsite::Identifier;
 use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
-use tracing_subscriber::filter::{FilterExt, LevelFilter};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Filter, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -23,10 +23,12 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// # Panics
 /// When it has begun already.
 pub fn begin(level: LevelFilter, is_json: bool) {
+    // What libraries say beneath this level is of use to their authors.
+    let levels = Targets::new().with_default(level.min(LevelFilter::INFO)).with_target("tidegate", level);
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    let filter = level.and(Limit::default());
+    let filter = levels.and(Limit::default());
     let registry = tracing_subscriber::registry();
     match is_json {
         true => {

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::AtomicU64;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Counters that a lane raises and a progress display reads.
 #[derive(Debug, Default)]
@@ -56,7 +57,7 @@ pub struct Summary {
 }
 
 /// An exchange that was asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ExchangeRun {
     /// What the column `source` says.
     pub exchange: String,

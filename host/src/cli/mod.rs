@@ -73,6 +73,9 @@ struct Global {
     /// How log lines are written to standard error
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log: LogFormat,
+    /// The least urgent log lines that are written
+    #[arg(long, global = true, value_enum, default_value_t = LogLevel::Info, env = "TIDEGATE_LOG_LEVEL")]
+    log_level: LogLevel,
     /// Show errors only: no progress, no summary as text
     #[arg(short, long, global = true)]
     quiet: bool,
@@ -84,6 +87,18 @@ enum LogFormat {
     Text,
     /// One JSON object a line
     Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogLevel {
+    /// What ends a pipeline or takes a version back
+    Error,
+    /// What is done again, or goes to the dead letter for a failure
+    Warn,
+    /// What changes: partitions, versions, connections
+    Info,
+    /// What librdkafka says, and more
+    Debug,
 }
 
 #[derive(Debug, Subcommand)]
@@ -178,7 +193,12 @@ fn begin_log(global: &Global, command: &Command) {
         _ if global.quiet => LevelFilter::ERROR,
         // A case starts and ends a pipeline, and its verdict is what matters.
         Command::Test(_) => LevelFilter::WARN,
-        _ => LevelFilter::INFO,
+        _ => match global.log_level {
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Warn => LevelFilter::WARN,
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Debug => LevelFilter::DEBUG,
+        },
     };
     crate::log::begin(level, global.log == LogFormat::Json);
 }

@@ -416,24 +416,17 @@ fn rules<'s>(seen: &'s Seen, said: &'s Said) -> impl Iterator<Item = Row<'static
 }
 
 fn exchange(seen: &Seen, status: &ExchangeStatus) -> Row<'static> {
-    let style = if status.blocked_ms > 0 || status.missing > 0 {
-        Style::new().fg(Color::Yellow)
-    } else {
-        Style::new()
+    let ExchangeStatus { run, behind, blocked_ms } = status;
+    let style = match *blocked_ms > 0 || run.missing > 0 {
+        true => Style::new().fg(Color::Yellow),
+        false => Style::new(),
     };
-    let numbers = [
-        status.requests,
-        status.failures,
-        status.received,
-        status.quiet,
-        status.absent,
-        status.missing,
-        status.corrected,
-        status.behind,
-        status.blocked_ms.div_ceil(1_000),
-    ];
-    let name = Line::from(format!("{}/{}", seen.name, status.exchange));
-    Row::new(std::iter::once(name).chain(numbers.map(|number| right(&grouped(number))))).style(style)
+    let candles = [run.received, run.quiet, run.absent, run.missing, run.corrected];
+    let numbers =
+        [vec![run.requests, run.failures], candles.to_vec(), vec![*behind, blocked_ms.div_ceil(1_000)]];
+    let name = Line::from(format!("{}/{}", seen.name, run.exchange));
+    let numbers = numbers.concat().into_iter().map(|number| right(&grouped(number)));
+    Row::new(std::iter::once(name).chain(numbers)).style(style)
 }
 
 fn right(text: &str) -> Line<'static> {

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::summary::ExchangeRun;
+
 /// A pipeline that runs.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct PipelineStatus {
@@ -87,22 +89,9 @@ pub struct PartitionStatus {
 /// An exchange that is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ExchangeStatus {
-    /// What the column `source` says.
-    pub exchange: String,
-    /// Requests that were sent.
-    pub requests: u64,
-    /// Tasks that failed, and were begun again.
-    pub failures: u64,
-    /// Candles of the ledger that came.
-    pub received: u64,
-    /// Candles of the ledger in which nothing was traded.
-    pub quiet: u64,
-    /// Candles of the ledger that did not come, and are asked for again.
-    pub absent: u64,
-    /// Candles of the ledger that did not come although they were asked for with patience.
-    pub missing: u64,
-    /// Candles that came again with other values.
-    pub corrected: u64,
+    /// How it was asked, and what is known of its candles.
+    #[serde(flatten)]
+    pub run: ExchangeRun,
     /// Series that have not reached the present yet.
     pub behind: u64,
     /// For how long the exchange wants no requests, in milliseconds.

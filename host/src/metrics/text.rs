@@ -144,17 +144,18 @@ fn show_exchanges(registry: &Registry, lanes: &[LaneStatus]) {
         &label,
     );
     for exchange in exchanges {
-        let name = &*exchange.exchange;
-        requests.with_label_values(&[name]).inc_by(exchange.requests);
-        failures.with_label_values(&[name]).inc_by(exchange.failures);
-        corrected.with_label_values(&[name]).inc_by(exchange.corrected);
+        let run = &exchange.run;
+        let name = &*run.exchange;
+        requests.with_label_values(&[name]).inc_by(run.requests);
+        failures.with_label_values(&[name]).inc_by(run.failures);
+        corrected.with_label_values(&[name]).inc_by(run.corrected);
         behind.with_label_values(&[name]).set(exchange.behind as i64);
         blocked.with_label_values(&[name]).set(exchange.blocked_ms as f64 / 1_000.0);
         let states = [
-            ("received", exchange.received),
-            ("quiet", exchange.quiet),
-            ("absent", exchange.absent),
-            ("missing", exchange.missing),
+            ("received", run.received),
+            ("quiet", run.quiet),
+            ("absent", run.absent),
+            ("missing", run.missing),
         ];
         for (state, count) in states {
             candles.with_label_values(&[name, state]).set(count as i64);
@@ -232,6 +233,7 @@ mod tests {
 
     use super::*;
     use crate::metrics::{BATCH, CHECKPOINT, DECODE, ExchangeStatus, Outcome, SINK, SOURCE};
+    use crate::summary::ExchangeRun;
 
     /// Of one pipeline, whatever it is.
     const SERIES_MAX: usize = 500;
@@ -272,14 +274,16 @@ mod tests {
         };
         metrics.show(0, |lane| lane.partitions = (0..1_000).map(partition).collect());
         let exchange = |number| ExchangeStatus {
-            exchange: format!("e{number}"),
-            requests: 1,
-            failures: 1,
-            received: 1,
-            quiet: 1,
-            absent: 1,
-            missing: 1,
-            corrected: 1,
+            run: ExchangeRun {
+                exchange: format!("e{number}"),
+                requests: 1,
+                failures: 1,
+                received: 1,
+                quiet: 1,
+                absent: 1,
+                missing: 1,
+                corrected: 1,
+            },
             behind: 1,
             blocked_ms: 1,
         };

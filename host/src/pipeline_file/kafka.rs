@@ -92,6 +92,8 @@ pub struct KafkaSink {
     /// Make the topics of sink and dead letter when they do not exist, with as many partitions as the source's.
     #[serde(default)]
     pub create: bool,
+    /// How many partitions a topic gets that is made, where the source has none itself: exchanges and files. One unless given.
+    pub partitions: Option<i32>,
     /// When written rows become visible, together with the position in the source.
     #[serde(default)]
     pub commit: Commit,

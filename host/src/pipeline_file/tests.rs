@@ -454,7 +454,10 @@ fn what_replacing_rules_and_http_cannot_be_is_said() {
         ),
         ("http: example.com:9101", "6:7: `example.com:9101` is no address with a port"),
         ("http: { address: 10.0.0.1:9101 }", "6:18: `10.0.0.1:9101` can be reached from other machines"),
-        ("http: { address: 0.0.0.0:9101, token_file: '' }", "can be reached by others"),
+        (
+            "http: { address: 0.0.0.0:9101, token_file: '' }",
+            "6:18: `0.0.0.0:9101` can be reached from other machines",
+        ),
     ];
     for (more, sentence) in cases {
         let found = findings(good_and(&format!("{more}\n")));

@@ -18,6 +18,9 @@ const BROKERS: usize = 64;
 /// A pipeline has one set of columns; nobody has that many topics with the same.
 const TOPICS: usize = 64;
 
+/// More partitions than lanes that anybody has: each costs a broker files.
+const PARTITIONS_MAX: i32 = 1_000;
+
 /// Loops of one process.
 const LANES: u64 = 64;
 
@@ -129,6 +132,21 @@ impl Check<'_> {
                     );
                     self.add(&path(key), message);
                 }
+            }
+        }
+        if let Some(partitions) = sink.partitions {
+            let wrong = match source {
+                Some(_) => Some("a topic gets as many as the source's; leave it out".into()),
+                None if !sink.create => {
+                    Some("only `create: true` makes a topic; give it, or leave this out".into())
+                }
+                None if !(1..=PARTITIONS_MAX).contains(&partitions) => {
+                    Some(format!("must be 1 to {PARTITIONS_MAX}, but is {partitions}"))
+                }
+                None => None,
+            };
+            if let Some(wrong) = wrong {
+                self.add(&path("partitions"), format!("`sink.kafka.partitions`: {wrong}"));
             }
         }
         if let Some(key) = &sink.key {

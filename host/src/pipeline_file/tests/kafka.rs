@@ -302,6 +302,10 @@ fn what_is_wrong_with_a_sink() {
             "p.yaml:9:11: the key's column `symbl` does not exist; did you mean `symbol`?".into(),
         ),
         (
+            "topic: out\n    create: true\n    partitions: 4".into(),
+            "p.yaml:10:17: `sink.kafka.partitions`: a topic gets as many as the source's; leave it out".into(),
+        ),
+        (
             "topic: out\n    commit: { rows: 0 }".into(),
             "p.yaml:9:21: `rows` must be 1 to 10000000, but is 0".into(),
         ),
@@ -319,6 +323,16 @@ fn what_is_wrong_with_a_sink() {
         ),
     ] {
         assert_eq!(findings(with("topic: out", &new)), [expected], "{new}");
+    }
+    for (more, expected) in [
+        ("partitions: 4", "only `create: true` makes a topic; give it, or leave this out"),
+        ("create: true, partitions: 0", "must be 1 to 1000, but is 0"),
+    ] {
+        let file = format!(
+            "name: a\nsource: {{ file: {{ path: a }} }}\nsink: {{ kafka: {{ brokers: 'b:1', topic: b, {more} }} }}\n"
+        );
+        let found = findings(file);
+        assert!(found.len() == 1 && found[0].contains(expected), "{more}: {found:?}");
     }
     let from_a_file =
         "name: a\nsource: { file: { path: a } }\nsink: { kafka: { topic: b, tls: { key: c } } }\n";

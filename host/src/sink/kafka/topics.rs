@@ -85,7 +85,7 @@ impl Topics<'_> {
         self.client.create().map_err(|error| refused(self.connection, &error))
     }
 
-    /// Makes a topic with as many partitions as the source's, and as many replicas as the broker likes.
+    /// Makes a topic with as many partitions as the source's, or as the pipeline file says, and as many replicas as the broker likes.
     fn create(&self, name: &str) -> Result<i32> {
         let cannot = |reason: String| {
             Error::Surroundings(format!(
@@ -93,7 +93,7 @@ impl Topics<'_> {
                 self.connection.brokers
             ))
         };
-        let partitions = self.partitions.unwrap_or(1);
+        let partitions = self.partitions.or(self.config.partitions).unwrap_or(1);
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
         let options = AdminOptions::new().operation_timeout(Some(2 * ASK)).request_timeout(Some(2 * ASK));
         let answers = block_on(self.admin()?.create_topics([&topic], &options));

@@ -247,14 +247,8 @@ impl ExchangeSource {
     /// Ends the threads, and says how each exchange was asked and what is known of its candles.
     pub fn finish(&mut self) -> Result<Vec<ExchangeRun>> {
         self.stop().map_err(Error::Running)?;
-        let run = |(plan, status): (&Plan, &Arc<Mutex<Status>>)| {
-            let Status { requests, failures, counts, corrected, .. } =
-                *status.lock().unwrap_or_else(PoisonError::into_inner);
-            let Counts { received, quiet, absent, missing } = counts;
-            let exchange = plan.name.to_string();
-            ExchangeRun { exchange, requests, failures, received, quiet, absent, missing, corrected }
-        };
-        Ok(self.plans.iter().zip(&self.statuses).map(run).collect())
+        let asked = self.asked().into_iter();
+        Ok(asked.map(|status| status.run).collect())
     }
 
     /// How each exchange is asked at the moment, and what is known of its candles.
@@ -263,15 +257,18 @@ impl ExchangeSource {
             let Status { requests, failures, counts, corrected, behind, blocked_until_ms } =
                 *status.lock().unwrap_or_else(PoisonError::into_inner);
             let Counts { received, quiet, absent, missing } = counts;
+            let exchange = plan.name.to_string();
             ExchangeStatus {
-                exchange: plan.name.to_string(),
-                requests,
-                failures,
-                received,
-                quiet,
-                absent,
-                missing,
-                corrected,
+                run: ExchangeRun {
+                    exchange,
+                    requests,
+                    failures,
+                    received,
+                    quiet,
+                    absent,
+                    missing,
+                    corrected,
+                },
                 behind: behind as u64,
                 blocked_ms: u64::try_from(blocked_until_ms - plan.clock.now_ms()).unwrap_or(0),
             }
