@@ -14,15 +14,15 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::kafka::process::{cpu_seconds, has_ended};
-use crate::{median, path};
+use crate::path;
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 7;
 
 /// What to measure.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// How many rows go through three rules
-    #[arg(long, default_value_t = 5_000_000)]
+    #[arg(long, default_value_t = 3_000_000)]
     rows: usize,
     /// How many connections say nothing while it is beleaguered; the limit of open files must allow them
     #[arg(long, default_value_t = 10_000)]
@@ -62,8 +62,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             cpu[number].push(taken.1);
         }
     }
-    println!("\nfile, three rules, standard output: {} rows of JSON, {ROUNDS} rounds", arguments.rows);
-    let (seconds, cpu) = (seconds.map(median), cpu.map(median));
+    println!(
+        "\nfile, three rules, standard output: {} rows of JSON, the best of {ROUNDS} rounds",
+        arguments.rows
+    );
+    // A neighbour on the machine makes a run slower, and nothing makes it faster.
+    let best = |times: Vec<f64>| times.into_iter().fold(f64::INFINITY, f64::min);
+    let (seconds, cpu) = (seconds.map(best), cpu.map(best));
     for (number, (_, name)) in WAYS.into_iter().enumerate() {
         println!(
             "  {name:<46} {:>9.0} rows/s {:>6.3} of alone, CPU {:>5.2} s/million {:>6.3} of alone",
