@@ -739,7 +739,7 @@ impl KafkaSource {
 
     /// How far its partitions are behind, of those of which the broker has said how long they are.
     pub fn lags(&self) -> Vec<Lag> {
-        let heard = self.consumer.context().heard_of();
+        let heard = self.consumer.context().reported();
         let now_ms = clock_ms();
         let lag = |assigned: &Assigned| {
             let waiting = heard.waiting.get(&assigned.partition)?;
@@ -755,13 +755,13 @@ impl KafkaSource {
 
     /// That no broker can be reached, when that is so.
     pub fn obstacle(&self) -> Option<String> {
-        let is_cut = self.consumer.context().heard_of().is_cut;
+        let is_cut = self.consumer.context().reported().is_cut;
         is_cut.then(|| format!("no broker of `{}` can be reached", self.brokers))
     }
 
     /// Connections to brokers that were lost or ended.
     pub fn reconnects(&self) -> u64 {
-        self.consumer.context().heard_of().disconnects
+        self.consumer.context().reported().disconnects
     }
 
     fn failed(&self, what: &str, error: &KafkaError) -> Error {
@@ -944,7 +944,7 @@ impl Rebalance {
 
 /// What a consumer says of itself once in a while.
 #[derive(Debug, Default)]
-struct HeardOf {
+struct Reported {
     waiting: HashMap<Partition, Log>,
     /// Whether no broker can be reached.
     is_cut: bool,
@@ -960,7 +960,7 @@ struct Log {
     is_any: bool,
 }
 
-impl HeardOf {
+impl Reported {
     /// Shows how far partitions are behind while the lane itself cannot: a sink keeps it waiting.
     fn show(&self, partitions: &mut [PartitionStatus]) {
         for partition in partitions {
@@ -971,7 +971,7 @@ impl HeardOf {
         }
     }
 
-    fn new(statistics: &Statistics) -> HeardOf {
+    fn new(statistics: &Statistics) -> Reported {
         let mut waiting = HashMap::new();
         for topic in statistics.topics.values() {
             for partition in topic.partitions.values().filter(|partition| partition.ls_offset >= 0) {
@@ -983,7 +983,7 @@ impl HeardOf {
         }
         let is_up = |broker: &Broker| matches!(broker.state.as_str(), "UP" | "UPDATE");
         let disconnects = statistics.brokers.values().filter_map(|broker| broker.disconnects).sum::<i64>();
-        HeardOf {
+        Reported {
             waiting,
             is_cut: !statistics.brokers.values().any(is_up),
             disconnects: u64::try_from(disconnects).unwrap_or(0),
@@ -997,15 +997,15 @@ struct Member {
     heard: Heard,
     /// Who is shown how far its partitions are behind.
     lane: Option<(Arc<Metrics>, usize)>,
-    heard_of: Mutex<HeardOf>,
+    reported: Mutex<Reported>,
     rebalances: Mutex<VecDeque<Rebalance>>,
     /// The consumer is being dropped: nobody is left to act on what the group decides.
     closing: AtomicBool,
 }
 
 impl Member {
-    fn heard_of(&self) -> MutexGuard<'_, HeardOf> {
-        self.heard_of.lock().unwrap_or_else(|poison| poison.into_inner())
+    fn reported(&self) -> MutexGuard<'_, Reported> {
+        self.reported.lock().unwrap_or_else(|poison| poison.into_inner())
     }
 
     fn take(&self) -> Option<Rebalance> {
@@ -1028,11 +1028,11 @@ impl ClientContext for Member {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let heard_of = HeardOf::new(&statistics);
+        let reported = Reported::new(&statistics);
         if let Some((metrics, lane)) = &self.lane {
-            metrics.show(*lane, |status| heard_of.show(&mut status.partitions));
+            metrics.show(*lane, |status| reported.show(&mut status.partitions));
         }
-        *self.heard_of() = heard_of;
+        *self.reported() = reported;
     }
 }
 
