@@ -164,10 +164,7 @@ impl Host {
     }
 
     fn nobody(&self, error: reqwest::Error) -> Error {
-        let what = match error.is_connect() {
-            true => "nobody answers there".into(),
-            false => error.without_url().to_string(),
-        };
+        let what = reason(error);
         let Host { url, pipeline, .. } = self;
         Error::Surroundings(format!(
             "the pipeline `{pipeline}` cannot be asked at {url}: {what}; is it running?"
@@ -201,11 +198,19 @@ pub fn health(address: &str, is_live: bool) -> Result<()> {
         Ok::<_, reqwest::Error>((response.status(), response.bytes().await?))
     };
     let answer = runtime.map_err(|error| nobody(&error))?.block_on(asked);
-    let (status, bytes) = answer.map_err(|error| nobody(&error.without_url()))?;
+    let (status, bytes) = answer.map_err(|error| nobody(&reason(error)))?;
     match serde_json::from_slice::<Readiness>(&bytes) {
         _ if status.is_success() => Ok(()),
         Ok(readiness) => Err(Error::Running(readiness.why.join("; "))),
         Err(_) => Err(nobody(&format!("what is there is no pipeline, and answers {status}"))),
+    }
+}
+
+/// Why there is no answer, without the address, which the sentence has already.
+fn reason(error: reqwest::Error) -> String {
+    match error.is_connect() {
+        true => "nobody answers there".into(),
+        false => error.without_url().to_string(),
     }
 }
 
